@@ -1,0 +1,1 @@
+"""The HTTP layer: routes, errors, keys, probes."""

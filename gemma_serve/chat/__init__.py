@@ -1,0 +1,1 @@
+"""From chat messages to the prompt that Gemma was trained on."""

@@ -1,0 +1,1 @@
+"""Platform, engine arguments, and the one door to vLLM."""

@@ -1,0 +1,1 @@
+"""What is true of Gemma itself: no vLLM, no HTTP."""

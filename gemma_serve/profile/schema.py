@@ -1,0 +1,179 @@
+"""
+What a profile may say: every key, its type, its default and what it does.
+
+The descriptions are the one text behind `gemma-serve schema`, the editors' hints and the docs.
+Reading files, `extends` and line numbers are `load.py`'s business.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Port = Annotated[int, Field(ge=0, le=65535)]
+PositiveInt = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    """A part of the profile: frozen, and an unknown key is a mistake."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, protected_namespaces=())
+
+
+class Chat(Section):
+    """How messages become a prompt, and answers become tool calls and reasoning."""
+
+    template: str | None = Field(
+        None,
+        description="A Jinja file, or the name of a packaged template (gemma3). "
+        "Default: the checkpoint's own; a packaged one by generation where it has none.",
+    )
+    tool_call_parser: str | None = Field(
+        None, description="vLLM's tool parser. Default: by generation (Gemma 4: gemma4, else none)."
+    )
+    reasoning_parser: str | None = Field(
+        None, description="vLLM's reasoning parser. Default: by generation (Gemma 4: gemma4)."
+    )
+    enable_thinking: bool | None = Field(
+        None, description="Default of the template's enable_thinking (Gemma 4); requests may differ."
+    )
+
+
+class Lora(Section):
+    """LoRA adapters that are loaded at start; clients choose one by its name as `model`."""
+
+    adapters: dict[str, str] = Field(description="Served name -> directory of the adapter.")
+    max_loras: PositiveInt = Field(1, description="Adapters that one batch may mix.")
+    max_lora_rank: PositiveInt = Field(16, description="The largest rank among the adapters.")
+
+
+class Tls(Section):
+    """Certificate and key of the HTTP port."""
+
+    certfile: str = Field(description="PEM file with the certificate chain.")
+    keyfile: str = Field(description="PEM file with the private key.")
+
+
+class Server(Section):
+    """The HTTP port."""
+
+    host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for every interface.")
+    port: Port = Field(8000, description="TCP port; 0 takes a free one and prints it.")
+    metrics_port: Port | None = Field(
+        None, description="Serve /metrics here, without keys, instead of on `port`."
+    )
+    api_keys_file: str | None = Field(
+        None,
+        description="File with one key a line (# starts a comment). "
+        "GEMMA_SERVE_API_KEYS (comma-separated) adds to it.",
+    )
+    cors_allow_origins: list[str] = Field(
+        default_factory=list, description="Origins that browsers may call from; none by default."
+    )
+    tls: Tls | None = Field(None, description="Serve HTTPS.")
+    docs: bool = Field(True, description="Serve /docs and /openapi.json.")
+
+
+class Limits(Section):
+    """What the server takes on."""
+
+    max_body_bytes: PositiveInt = Field(
+        64 * 1024 * 1024, description="Largest request body; more is 413."
+    )
+    max_queued_requests: PositiveInt | None = Field(
+        None, description="Waiting and running requests before 503 (vLLM: max_num_queued_reqs)."
+    )
+    max_queued_tokens: PositiveInt | None = Field(
+        None, description="Prompt tokens in prefill before 503 (vLLM: max_num_queued_tokens)."
+    )
+    drain_s: Annotated[float, Field(ge=0)] = Field(
+        30.0, description="Seconds that SIGTERM leaves to requests in flight."
+    )
+
+
+class Slo(Section):
+    """The latency that is promised; published at /v1/info for the benchmark harness."""
+
+    ttft_ms: Annotated[float, Field(gt=0)] | None = Field(None, description="Time to first token.")
+    itl_ms: Annotated[float, Field(gt=0)] | None = Field(None, description="Inter-token latency.")
+
+
+class Meta(Section):
+    """About the profile itself; nothing here changes how the model is served."""
+
+    description: str | None = None
+    min_vllm_version: str | None = Field(
+        None, description="Oldest vLLM that may serve this profile; checked before the start."
+    )
+    gpu_memory_gib: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="Memory of one GPU that this profile was written for."
+    )
+    tested_on: list[str] = Field(
+        default_factory=list, description="Machines on which it was really run, with dates."
+    )
+
+
+class Profile(Section):
+    """One YAML file: what to serve, and how."""
+
+    model: str = Field(
+        description="Hugging Face id, local directory, or embedded/gemma-3-270m.", min_length=1
+    )
+    dtype: Literal["bf16", "fp8", "fp32"] = Field(
+        "bf16", description="Precision of the weights. fp16 is refused: Gemma overflows in it."
+    )
+    tensor_parallel_size: PositiveInt = Field(1, description="GPUs that share each layer.")
+
+    revision: str | None = Field(None, description="Branch, tag or commit of the checkpoint.")
+    tokenizer: str | None = Field(None, description="Tokenizer of another repository or directory.")
+    served_model_name: str | list[str] | None = Field(
+        None, description="Name or names that clients use. Default: `model`."
+    )
+    max_model_len: PositiveInt | None = Field(
+        None, description="Longest prompt + answer in tokens. Default: the model's own."
+    )
+    kv_cache_dtype: Literal["auto", "fp8"] = Field("auto", description="Precision of the KV cache.")
+    attention_backend: str | None = Field(
+        None, description="FLASHINFER, auto, or any vLLM name. Default: FLASHINFER on CUDA."
+    )
+    attention_policy: Literal["prefer", "require"] = Field(
+        "prefer",
+        description="Where the backend is invalid: prefer = fall back to auto and say why; "
+        "require = refuse to start.",
+    )
+    pipeline_parallel_size: PositiveInt = Field(1, description="Groups of layers, one a GPU.")
+    data_parallel_size: PositiveInt = Field(1, description="Replicas of the engine on this host.")
+    distributed_executor_backend: Literal["mp", "ray"] | None = Field(
+        None, description="Who starts the workers. Default: vLLM's choice."
+    )
+    text_only: bool = Field(False, description="Leave the image and audio towers out.")
+    images_per_prompt: Annotated[int, Field(ge=0)] | None = Field(
+        None, description="Images that one request may carry. Default: 4; 0 refuses images."
+    )
+    kv_cache_memory_gib: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="KV cache memory. Default on CPU: a quarter of free memory, 1 to 4 GiB."
+    )
+    speculative: dict[str, Any] | None = Field(
+        None, description="vLLM's speculative_config: method, model, num_speculative_tokens."
+    )
+    lora: Lora | None = None
+    allow_other_models: bool = Field(False, description="Serve a model that is not Gemma.")
+
+    chat: Chat = Chat()
+    server: Server = Server()
+    limits: Limits = Limits()
+    slo: Slo = Slo()
+    meta: Meta = Meta()
+
+    engine: dict[str, Any] = Field(
+        default_factory=dict,
+        description="Any field of vLLM's AsyncEngineArgs, checked by name and type; "
+        "wins over what this profile would derive.",
+    )
+    env: dict[str, str] = Field(
+        default_factory=dict, description="Environment variables set before vLLM is imported."
+    )
+    extends: str | None = Field(
+        None, description="Another profile, by name or path, that this one changes."
+    )
