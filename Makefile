@@ -1,0 +1,27 @@
+# The two commands are `make serve` and `make test`; each does its own set-up in .venv.
+PYTHON ?= python3
+PROFILE ?= gemma-3-270m
+ARGS ?=
+# cpu or gpu; by the NVIDIA driver if not given
+DEVICE ?=
+
+.PHONY: help setup setup-dev serve check test
+
+help:  ## Show this list
+	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/p' Makefile | expand -t 20
+
+serve: setup  ## Serve a profile on port 8000: make serve [PROFILE=name-or-path] [ARGS="--set key=value"]
+	@exec .venv/bin/gemma-serve serve "$(PROFILE)" $(ARGS)
+
+test: setup-dev  ## Run lint, types and all tests: make test [ARGS="-k word"]
+	@scripts/check
+	@.venv/bin/python -m pytest $(ARGS)
+
+check: setup-dev  ## Run lint and types only
+	@scripts/check
+
+setup:  ## Make .venv with .venv/bin/gemma-serve in it
+	@$(PYTHON) scripts/setup.py $(DEVICE:%=--device %)
+
+setup-dev:
+	@$(PYTHON) scripts/setup.py $(DEVICE:%=--device %) dev
