@@ -36,7 +36,7 @@ class Chat(Section):
         None, description="vLLM's reasoning parser. Default: by generation (Gemma 4: gemma4)."
     )
     enable_thinking: bool | None = Field(
-        None, description="Default of the template's enable_thinking (Gemma 4); requests may differ."
+        None, description="The template's default for enable_thinking (Gemma 4)."
     )
 
 
