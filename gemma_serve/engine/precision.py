@@ -1,0 +1,112 @@
+"""Precision of weights, activations and KV cache."""
+
+from __future__ import annotations
+
+from gemma_serve.engine.settings import Context, Derived, Setting
+from gemma_serve.errors import StartupError
+from gemma_serve.gemma.family import Generation
+
+_BF16_CAPABILITY = (8, 0)
+_FP8_CAPABILITY = (8, 9)  # FP8 tensor cores
+
+# Left in bf16 when vLLM quantises online: image and audio towers, as in the published FP8
+# checkpoints, and the per-layer embeddings of 3n and 4 E, whose quality FP8 ruins.
+_KEPT_IN_BF16 = ["*vision_tower*", "*audio_tower*", "*per_layer_model_projection*"]
+
+
+def precision_args(context: Context) -> Derived:
+    """
+    dtype, quantization and kv_cache_dtype.
+
+    Raises:
+        StartupError: This machine can't compute in the precision that the profile asks for.
+    """
+    yield from _dtype(context)
+    if "quantization" not in context.profile.engine:
+        yield from _quantization(context)
+    yield from _kv_cache(context)
+
+
+def _dtype(context: Context) -> Derived:
+    wanted, capability = context.profile.dtype, context.platform.compute_capability
+    if capability and capability < _BF16_CAPABILITY and wanted != "fp32":
+        raise StartupError(
+            f"dtype {wanted!r} needs compute capability 8.0 or newer and {context.platform.name} "
+            f"has {capability[0]}.{capability[1]}; use dtype: fp32."
+        )
+    value = "float32" if wanted == "fp32" else "bfloat16"
+    reason = {
+        "bf16": "what Gemma was trained in",
+        "fp8": "activations outside the FP8 layers stay bf16",
+        "fp32": "as the profile asks; twice the memory of bf16",
+    }[wanted]
+    yield Setting("dtype", value, context.origin("dtype"), reason)
+
+
+def _quantization(context: Context) -> Derived:
+    origin = context.origin("dtype")
+    if method := context.checkpoint.quant_method:
+        yield from _already_quantised(context, method)
+    elif context.profile.dtype != "fp8":
+        yield Setting("quantization", None, origin, "the weights are used as they are stored")
+    elif context.on_cpu:
+        raise StartupError(
+            f"dtype 'fp8' can't quantise {context.checkpoint.model} on CPU, where only checkpoints "
+            "in block FP8 (quant_method fp8 with weight_block_size) run; use dtype: bf16 with "
+            "kv_cache_dtype: fp8."
+        )
+    else:
+        yield from _online_fp8(context, origin)
+
+
+def _already_quantised(context: Context, method: str) -> Derived:
+    checkpoint, wants_fp8 = context.checkpoint, context.profile.dtype == "fp8"
+    if context.on_cpu and checkpoint.is_fp8 and not checkpoint.is_block_fp8:
+        raise StartupError(
+            f"{checkpoint.model} is stored in FP8 ({method}) without weight blocks, which vLLM "
+            "can't run on CPU; serve a checkpoint in bf16 or in block FP8."
+        )
+    reason = f"the checkpoint is already quantised ({method}); vLLM reads how from it"
+    yield Setting("quantization", None, context.origin("dtype"), reason)
+    if wants_fp8 and not checkpoint.is_fp8:
+        yield f"dtype fp8 changes nothing: the checkpoint is already quantised ({method}), not FP8."
+    if context.on_cpu and checkpoint.is_int4:
+        yield (
+            "With AMX, vLLM runs 4-bit weights with int8 activations; "
+            "env: {VLLM_CPU_INT4_W4A8: '0'} keeps them in bf16."
+        )
+
+
+def _online_fp8(context: Context, origin: str) -> Derived:
+    capability = context.platform.compute_capability or (0, 0)
+    if capability >= _FP8_CAPABILITY:
+        method, reason = "fp8_per_channel", "quantised while loading; a scale for each channel"
+    else:
+        method = "fp8_per_tensor"
+        reason = "quantised while loading; without FP8 cores only the weights are FP8"
+    yield Setting("quantization", method, origin, reason)
+    if kept := _kept_in_bf16(context):
+        reason = "towers and per-layer embeddings stay bf16, for quality"
+        yield Setting("quantization_config", {"ignore": kept}, origin, reason)
+
+
+def _kept_in_bf16(context: Context) -> list[str]:
+    has_layer_embeddings = context.checkpoint.generation == Generation.GEMMA_3N or bool(
+        context.checkpoint.text.get("hidden_size_per_layer_input")
+    )
+    vision, audio, projection = _KEPT_IN_BF16
+    takes = context.checkpoint.modalities
+    wanted = {vision: "image" in takes, audio: "audio" in takes, projection: has_layer_embeddings}
+    return [pattern for pattern, applies in wanted.items() if applies]
+
+
+def _kv_cache(context: Context) -> Derived:
+    wanted = context.profile.kv_cache_dtype
+    reason = "as the checkpoint computes" if wanted == "auto" else "half the bytes a token of bf16"
+    yield Setting("kv_cache_dtype", wanted, context.origin("kv_cache_dtype"), reason)
+    hybrid = context.checkpoint.generation is not None and context.checkpoint.sliding_window
+    if wanted == "fp8" and hybrid and "kv_cache_dtype_skip_layers" not in context.profile.engine:
+        yield (
+            "engine: {kv_cache_dtype_skip_layers: [sliding_window]} keeps the local layers' KV "
+            "cache in bf16: more accurate, and they hold few tokens."
+        )

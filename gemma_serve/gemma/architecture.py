@@ -1,0 +1,223 @@
+"""What a config.json says about the model: heads, windows, modalities, quantisation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from gemma_serve.gemma.facts import facts_for
+from gemma_serve.gemma.family import Generation
+
+ConfigSource = Literal["local", "hub cache", "packaged facts", "hub"]
+
+# A config.json on the Hub leaves out its class's defaults (that of gemma-3-4b-it names no heads).
+# Source: transformers 5.19, models/*/configuration_*.py; patterns as in their __post_init__.
+_DEFAULTS: dict[str, dict[str, Any]] = {
+    "gemma": {
+        "num_hidden_layers": 28,
+        "num_attention_heads": 16,
+        "num_key_value_heads": 16,
+        "head_dim": 256,
+        "max_position_embeddings": 8192,
+    },
+    "gemma2": {
+        "num_hidden_layers": 26,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 4,
+        "head_dim": 256,
+        "max_position_embeddings": 8192,
+        "sliding_window": 4096,
+        "sliding_window_pattern": 2,
+        "attn_logit_softcapping": 50.0,
+    },
+    "gemma3_text": {
+        "num_hidden_layers": 26,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 4,
+        "head_dim": 256,
+        "max_position_embeddings": 131_072,
+        "sliding_window": 4096,
+        "sliding_window_pattern": 6,
+    },
+    "gemma3n_text": {
+        "num_hidden_layers": 35,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 2,
+        "head_dim": 256,
+        "max_position_embeddings": 32_768,
+        "sliding_window": 512,
+        "sliding_window_pattern": 5,
+    },
+    "gemma4_text": {
+        "num_hidden_layers": 30,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 4,
+        "head_dim": 256,
+        "global_head_dim": 512,
+        "max_position_embeddings": 131_072,
+        "sliding_window": 512,
+        "sliding_window_pattern": 6,
+    },
+    "gemma4_unified_text": {
+        "num_hidden_layers": 30,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 4,
+        "head_dim": 256,
+        "global_head_dim": 512,
+        "max_position_embeddings": 262_144,
+        "sliding_window": 1024,
+        "sliding_window_pattern": 6,
+        "use_bidirectional_attention": "vision",
+    },
+}
+_WITH_TOWERS = ("gemma3", "gemma3n", "gemma4", "gemma4_unified")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint's config.json and what follows from it."""
+
+    model: str  # as the profile names it
+    path: Path | None  # its directory, where the profile names one
+    config: Mapping[str, Any]
+    config_source: ConfigSource
+    generation: Generation | None
+    has_chat_template: bool | None  # None: not known without fetching more
+    quant_method: str | None
+    weight_bytes: int | None  # as stored; the packaged facts say it at bf16
+
+    @cached_property
+    def text(self) -> Mapping[str, Any]:
+        """The config of the language model, defaults of its class included."""
+        nested = self.config.get("text_config")
+        text = nested if isinstance(nested, Mapping) else self.config
+        model_type = str(text.get("model_type") or self._text_model_type)
+        return _DEFAULTS.get(model_type, {}) | dict(text)
+
+    @property
+    def _text_model_type(self) -> str:
+        model_type = str(self.config.get("model_type"))
+        return f"{model_type}_text" if model_type in _WITH_TOWERS else model_type
+
+    @property
+    def architecture(self) -> str | None:
+        """The first of `architectures`, by which vLLM chooses its model class."""
+        return next(iter(self.config.get("architectures") or ()), None)
+
+    @property
+    def num_attention_heads(self) -> int | None:
+        """Query heads of one layer; tensor parallelism divides them."""
+        return self.text.get("num_attention_heads")
+
+    @property
+    def num_key_value_heads(self) -> int | None:
+        """KV heads of one (sliding) layer."""
+        heads: int | None = self.text.get("num_key_value_heads", self.num_attention_heads)
+        return heads
+
+    @property
+    def num_hidden_layers(self) -> int | None:
+        """Decoder layers; pipeline parallelism divides them."""
+        return self.text.get("num_hidden_layers")
+
+    @property
+    def max_position_embeddings(self) -> int | None:
+        """The longest context in tokens that the model was made for."""
+        return self.text.get("max_position_embeddings")
+
+    @property
+    def attn_logit_softcapping(self) -> float | None:
+        """The soft-cap on attention logits; only Gemma 2 has one."""
+        return self.text.get("attn_logit_softcapping")
+
+    @property
+    def head_dims(self) -> frozenset[int]:
+        """Every head size among the layers; Gemma 4's global layers have one of their own."""
+        per_layer = self.text.get("per_layer_config") or {}
+        layers = [layer.get("head_dim") for layer in per_layer.values()]
+        sizes = [self.text.get("head_dim"), self.text.get("global_head_dim"), *layers]
+        if not any(sizes) and self.num_attention_heads and self.text.get("hidden_size"):
+            sizes = [self.text["hidden_size"] // self.num_attention_heads]
+        return frozenset(size for size in sizes if size)
+
+    @property
+    def sliding_window(self) -> int | None:
+        """Tokens that a local layer sees; None where every layer sees all."""
+        return self.text.get("sliding_window")
+
+    @property
+    def is_multimodal(self) -> bool:
+        """Whether it takes more than text."""
+        if (self.architecture or "").endswith("ForCausalLM"):
+            return False
+        if self.config.get("model_type") in ("gemma3", "gemma3n"):
+            return True  # the towers are there even where the config leaves them to the defaults
+        return bool(self.config.get("vision_config") or self.config.get("audio_config"))
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """What it takes besides text. Source: get_supported_mm_limits of vLLM 0.32's models."""
+        if not self.is_multimodal:
+            return ()
+        audio = ("audio",) if self.config.get("audio_config") else ()
+        match self.generation:
+            case Generation.GEMMA_3N:
+                return ("image", "audio")
+            case Generation.GEMMA_4:
+                return ("image", *audio, "video")
+        return ("image",)
+
+    @property
+    def bidirectional_image_attention(self) -> bool:
+        """
+        Whether the tokens of an image see each other in both directions.
+
+        Source: is_mm_prefix_lm in vLLM 0.32 transformers_utils/model_arch_config_convertor.py.
+        """
+        if not self.is_multimodal:
+            return False
+        if self.generation == Generation.GEMMA_4:
+            return self.text.get("use_bidirectional_attention") == "vision"
+        return bool(self.config.get("is_mm_prefix_lm", self.config.get("model_type") == "gemma3"))
+
+    @property
+    def is_fp8(self) -> bool:
+        """Whether the weights are stored in FP8."""
+        quantization = quantization_of(self.config)
+        if self.quant_method == "modelopt":
+            return str(quantization.get("quant_algo", "")).upper().startswith("FP8")
+        groups = (quantization.get("config_groups") or {}).values()
+        weights = [group.get("weights") or {} for group in groups if isinstance(group, Mapping)]
+        return self.quant_method == "fp8" or any(
+            spec.get("type") == "float" and spec.get("num_bits") == 8 for spec in weights
+        )
+
+    @property
+    def is_block_fp8(self) -> bool:
+        """Whether the weights are FP8 with a scale for each block, the one kind that CPUs run."""
+        return self.quant_method == "fp8" and bool(
+            quantization_of(self.config).get("weight_block_size")
+        )
+
+    @property
+    def is_int4(self) -> bool:
+        """Whether the weights are stored in four-bit integers."""
+        quantization = quantization_of(self.config)
+        groups = (quantization.get("config_groups") or {}).values()
+        bits = [(group.get("weights") or {}).get("num_bits") for group in groups]
+        return 4 in (quantization.get("bits"), quantization.get("w_bit"), *bits)
+
+    @property
+    def tool_call_parser(self) -> str | None:
+        """The parser of an official checkpoint that was trained on a format of its own."""
+        facts = facts_for(self.model)
+        return facts.tool_call_parser if facts else None
+
+
+def quantization_of(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The part of a config.json that says how the weights are quantised, if they are."""
+    nested = config.get("text_config") or {}
+    return config.get("quantization_config") or nested.get("quantization_config") or {}

@@ -1,0 +1,161 @@
+"""
+A checkpoint is found and its config.json read: local, cached, packaged or fetched.
+
+Nothing here reads weights; whether they are there is `weights.py`'s business.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from gemma_serve.errors import ModelError
+from gemma_serve.gemma.architecture import Checkpoint, ConfigSource, quantization_of
+from gemma_serve.gemma.facts import facts_for
+from gemma_serve.gemma.family import generation_of
+from gemma_serve.gemma.weights import check_is_directory, check_servable, safetensors_bytes
+
+__all__ = ["Checkpoint", "ConfigSource", "check_servable", "looks_like_path", "read_checkpoint"]
+
+
+def read_checkpoint(model: str, revision: str | None = None, *, download: bool) -> Checkpoint:
+    """
+    Read a checkpoint's config.json from the nearest place that has it.
+
+    A local directory, then the Hugging Face cache, then the packaged facts; the Hub itself only
+    when `download` is true.
+
+    Raises:
+        ModelError: There is no such directory or repository, or its config.json can't be read.
+    """
+    directory = Path(model).expanduser()
+    if directory.exists() or looks_like_path(model):
+        check_is_directory(model, directory)
+        return _from_directory(model, directory, "local", path=directory)
+    if cached := _cached(model, "config.json", revision):
+        return _from_directory(model, cached.parent, "hub cache")
+    if facts := facts_for(model):
+        return _checkpoint(
+            model, facts.config, "packaged facts", facts.has_chat_template, facts.weight_bytes
+        )
+    if not download:
+        raise ModelError(
+            f"The config.json of model {model!r} is neither in the Hugging Face cache nor packaged "
+            "with gemma-serve; fetch the checkpoint first, or name a local directory."
+        )
+    return _from_directory(model, _download(model, revision).parent, "hub")
+
+
+def looks_like_path(model: str) -> bool:
+    """Whether the name can only be a path: a Hub id is `name` or `owner/name`."""
+    return model.startswith((".", "~", os.sep)) or model.count("/") > 1 or model.endswith(".gguf")
+
+
+def _from_directory(
+    model: str, directory: Path, source: ConfigSource, path: Path | None = None
+) -> Checkpoint:
+    config = _read_json(model, directory / "config.json")
+    modelopt = directory / "hf_quant_config.json"
+    if not quantization_of(config) and modelopt.exists():
+        details = _read_json(model, modelopt).get("quantization") or {}
+        config = config | {"quantization_config": {"quant_method": "modelopt"} | dict(details)}
+    facts = facts_for(model)
+    weight_bytes = safetensors_bytes(directory) or (facts.weight_bytes if facts else None)
+    return _checkpoint(
+        model, config, source, _has_chat_template(model, directory), weight_bytes, path
+    )
+
+
+def _checkpoint(
+    model: str,
+    config: Mapping[str, Any],
+    source: ConfigSource,
+    has_chat_template: bool | None,
+    weight_bytes: int | None,
+    path: Path | None = None,
+) -> Checkpoint:
+    return Checkpoint(
+        model=model,
+        path=path,
+        config=config,
+        config_source=source,
+        generation=generation_of(config),
+        has_chat_template=has_chat_template,
+        quant_method=quantization_of(config).get("quant_method"),
+        weight_bytes=weight_bytes,
+    )
+
+
+def _has_chat_template(model: str, directory: Path) -> bool | None:
+    if any((directory / name).exists() for name in ("chat_template.jinja", "chat_template.json")):
+        return True
+    tokenizer = directory / "tokenizer_config.json"
+    if not tokenizer.exists():
+        return None
+    return bool(_read_json(model, tokenizer).get("chat_template"))
+
+
+def _read_json(model: str, file: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ModelError(
+            f"Model {model!r} has no {file.name}; name a directory that holds a Hugging Face "
+            "checkpoint (config.json, tokenizer.json, *.safetensors)."
+        ) from None
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            f"The {file.name} of model {model!r} can't be read ({error}); fetch it again."
+        ) from None
+    if not isinstance(content, dict):
+        raise ModelError(
+            f"The {file.name} of model {model!r} is not a JSON object; fetch it again."
+        )
+    return content
+
+
+def _cached(model: str, name: str, revision: str | None) -> Path | None:
+    # Late: a local model needs none of it, and it reads its environment when it is imported.
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        found = try_to_load_from_cache(model, name, revision=revision)
+    except HFValidationError:
+        raise ModelError(_not_found(model)) from None
+    return Path(found) if isinstance(found, str) else None
+
+
+def _download(model: str, revision: str | None) -> Path:
+    from huggingface_hub import errors as hub
+    from huggingface_hub import hf_hub_download
+
+    at = f" at revision {revision!r}" if revision else ""
+    try:
+        return Path(hf_hub_download(model, "config.json", revision=revision))
+    except hub.GatedRepoError:
+        raise ModelError(
+            f"Model {model!r} is gated; accept its terms on huggingface.co and set HF_TOKEN."
+        ) from None
+    except hub.RepositoryNotFoundError:
+        raise ModelError(_not_found(model)) from None
+    except (hub.RevisionNotFoundError, hub.RemoteEntryNotFoundError):
+        raise ModelError(
+            f"Model {model!r} has no config.json{at} on the Hugging Face Hub; "
+            "check the name and the revision."
+        ) from None
+    except Exception as error:  # the network may fail in any way; the user gets one line
+        raise ModelError(
+            f"The config.json of model {model!r} can't be fetched from the Hugging Face Hub "
+            f"({type(error).__name__}); check the network, or name a local directory."
+        ) from error
+
+
+def _not_found(model: str) -> str:
+    return (
+        f"Model {model!r} is neither a local directory nor a repository on the Hugging Face Hub "
+        "that this machine may read; check the spelling, or set HF_TOKEN if it is private."
+    )
