@@ -10,6 +10,7 @@ The exceptions that gemma-serve raises on purpose.
         + NotFoundError         no such route or model           404
         + MethodError           the route has no such method     405
         + PayloadTooLargeError  the body is over the limit       413
+        + MediaTypeError        the body is not JSON             415
       x UnavailableError        starting, draining or dead       503
       x InternalError           the server's fault               500
 
@@ -110,6 +111,12 @@ class PayloadTooLargeError(RequestError):
 
     status = 413
     code = "request_too_large"
+
+
+class MediaTypeError(RequestError):
+    """The body's content type is not application/json."""
+
+    status = 415
 
 
 class UnavailableError(GemmaServeError):

@@ -1,0 +1,57 @@
+"""The FastAPI application: our own route table and what stands before it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from fastapi import FastAPI
+from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp
+
+from gemma_serve import __version__
+from gemma_serve.api import anthropic, openai, operations
+from gemma_serve.api.auth import Authenticate
+from gemma_serve.api.errors import install_error_handlers
+from gemma_serve.api.limits import LimitBody
+from gemma_serve.api.observe import Observe
+from gemma_serve.api.state import ServerState
+
+
+def build_app(state: ServerState, keys: Collection[bytes] = ()) -> ASGIApp:
+    """
+    The whole HTTP side, outermost first: observe, CORS, keys, body limit, routes.
+
+    Args:
+        state: The server's state, which the launcher goes on changing.
+        keys: SHA-256 digests of the API keys; empty means that no key is asked for.
+    """
+    server = state.profile.server
+    app: ASGIApp = LimitBody(build_routes(state), state.profile.limits.max_body_bytes)
+    if keys:
+        app = Authenticate(app, keys, operations.OPEN_PATHS)
+    if server.cors_allow_origins:
+        app = CORSMiddleware(
+            app, server.cors_allow_origins, allow_methods=["*"], allow_headers=["*"]
+        )
+    return Observe(app, state)
+
+
+def build_routes(state: ServerState) -> FastAPI:
+    """The route table: what is not listed here does not exist."""
+    server = state.profile.server
+    app = FastAPI(
+        title="gemma-serve",
+        version=__version__,
+        docs_url="/docs" if server.docs else None,
+        redoc_url=None,
+        openapi_url="/openapi.json" if server.docs else None,
+    )
+    app.state.server = state
+    app.include_router(openai.inference)
+    app.include_router(openai.router)
+    app.include_router(anthropic.inference)
+    app.include_router(operations.router)
+    if server.metrics_port is None:
+        app.include_router(operations.metrics_router)
+    install_error_handlers(app)
+    return app

@@ -1,0 +1,140 @@
+"""Errors in the shape of the API that was called: OpenAI's, or Anthropic's under /v1/messages."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from gemma_serve.errors import (
+    GemmaServeError,
+    InternalError,
+    MethodError,
+    NotFoundError,
+    RequestError,
+)
+
+MAX_MESSAGE_CHARS = 1024
+ANTHROPIC_PREFIX = "/v1/messages"
+ANTHROPIC_TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    404: "not_found_error",
+    405: "invalid_request_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+}
+# What OpenAI's clients may call and a Gemma server has no answer to.
+NOT_SERVED = {
+    "/v1/embeddings": "embeddings",
+    "/v1/moderations": "moderations",
+    "/v1/images/generations": "image generation",
+    "/v1/audio/speech": "speech",
+    "/v1/audio/transcriptions": "transcriptions",
+}
+
+
+def error_body(error: GemmaServeError, path: str) -> dict[str, Any]:
+    """
+    The JSON body of an error.
+
+    Source: https://platform.openai.com/docs/guides/error-codes and
+    https://docs.anthropic.com/en/api/errors
+    """
+    message = error.message[:MAX_MESSAGE_CHARS]
+    if path.startswith(ANTHROPIC_PREFIX):
+        type_ = ANTHROPIC_TYPES.get(error.status, "api_error")
+        return {"type": "error", "error": {"type": type_, "message": message}}
+    return {
+        "error": {
+            "message": message,
+            "type": error.type,
+            "param": error.param,
+            "code": error.code,
+        }
+    }
+
+
+def error_response(error: GemmaServeError, path: str) -> Response:
+    """The whole answer: status, body, Retry-After or WWW-Authenticate where they belong."""
+    headers = {}
+    if error.retry_after_s is not None:
+        headers["retry-after"] = str(error.retry_after_s)
+    if error.status == 401:
+        headers["www-authenticate"] = "Bearer"
+    # default=str: a lone surrogate or an odd value in a message must not turn a 400 into a 500.
+    body = json.dumps(error_body(error, path), default=str).encode()
+    return Response(body, error.status, headers, media_type="application/json")
+
+
+def from_http_exception(error: HTTPException, method: str, path: str) -> GemmaServeError:
+    """A routing error of Starlette's (no such route, no such method, an unreadable body)."""
+    if isinstance(error.__cause__, GemmaServeError):
+        return error.__cause__
+    if error.status_code == 404:
+        what = NOT_SERVED.get(path)
+        if what:
+            return NotFoundError(
+                f"This server generates text with Gemma and has no {what}; "
+                "use /v1/chat/completions, /v1/responses or /v1/messages.",
+                code="not_supported",
+            )
+        return NotFoundError(
+            f"There is no route {method} {path[:200]!r}; /docs lists those there are.",
+            code="unknown_route",
+        )
+    if error.status_code == 405:
+        allowed = (error.headers or {}).get("Allow", "another method")
+        return MethodError(f"{path[:200]!r} does not take {method}; use {allowed}.")
+    return RequestError(str(error.detail))
+
+
+def from_validation_error(error: RequestValidationError) -> RequestError:
+    """The first mistake in a body, in one sentence that never repeats the body's text."""
+    mistakes = error.errors()
+    first = mistakes[0] if mistakes else {}
+    if not isinstance(first, dict):
+        return RequestError(str(first))
+    if first.get("type") == "json_invalid":
+        reason = first.get("ctx", {}).get("error", "malformed")
+        return RequestError(f"The body is not JSON: {reason}; send one JSON object.")
+    param = ".".join(str(part) for part in first.get("loc", ()) if _is_field(part))
+    more = f" ({len(mistakes) - 1} more)" if len(mistakes) > 1 else ""
+    problem = str(first.get("msg", "it is not valid")).removeprefix("Value error, ")
+    where = f"'{param}': " if param else "The body: "
+    return RequestError(f"{where}{problem}{more}.".replace("..", "."), param=param or None)
+
+
+def _is_field(part: Any) -> bool:
+    # pydantic names the branches of unions and wrappers in brackets: no field of the client's.
+    return part != "body" and not any(mark in str(part) for mark in "[](){}")
+
+
+def install_error_handlers(app: FastAPI) -> None:
+    """Answer every exception in the caller's shape."""
+
+    @app.exception_handler(GemmaServeError)
+    async def refused(request: Request, error: GemmaServeError) -> Response:
+        return error_response(error, request.scope["path"])
+
+    @app.exception_handler(HTTPException)
+    async def not_routed(request: Request, error: HTTPException) -> Response:
+        path = request.scope["path"]
+        response = error_response(from_http_exception(error, request.method, path), path)
+        if error.status_code == 405 and error.headers:
+            response.headers["allow"] = error.headers.get("Allow", "")
+        return response
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> Response:
+        return error_response(from_validation_error(error), request.scope["path"])
+
+    @app.exception_handler(Exception)
+    async def failed(request: Request, _error: Exception) -> Response:
+        message = "The server failed on this request; its log has the details."
+        return error_response(InternalError(message), request.scope["path"])

@@ -1,0 +1,72 @@
+"""OpenAI's routes (chat, completions, responses, models) and vLLM's (tokenize, detokenize)."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Depends, Request, Response
+
+from gemma_serve.api.respond import engine_of, respond, server_state, takes_requests
+from gemma_serve.engine.vllm import (
+    ChatCompletionRequest,
+    CompletionRequest,
+    DetokenizeRequest,
+    ResponsesRequest,
+    TokenizeRequest,
+    with_cancellation,
+)
+
+inference = APIRouter(dependencies=[Depends(takes_requests)])
+router = APIRouter()
+
+
+@inference.post("/v1/chat/completions", tags=["OpenAI"])
+@with_cancellation
+async def create_chat_completion(request: ChatCompletionRequest, raw_request: Request) -> Response:
+    """Answer a chat; `stream: true` for server-sent events."""
+    chat = engine_of(raw_request).serving.openai_serving_chat
+    call = chat.create_chat_completion(request, raw_request)
+    return await respond(raw_request, call, model=request.model)
+
+
+@inference.post("/v1/completions", tags=["OpenAI"])
+@with_cancellation
+async def create_completion(request: CompletionRequest, raw_request: Request) -> Response:
+    """Continue raw text or token ids."""
+    completion = engine_of(raw_request).serving.openai_serving_completion
+    call = completion.create_completion(request, raw_request)
+    return await respond(raw_request, call, model=request.model)
+
+
+@inference.post("/v1/responses", tags=["OpenAI"])
+@with_cancellation
+async def create_response(request: ResponsesRequest, raw_request: Request) -> Response:
+    """Answer through the Responses API."""
+    responses = engine_of(raw_request).serving.openai_serving_responses
+    call = responses.create_responses(request, raw_request)
+    return await respond(raw_request, call, model=request.model, by_alias=True)
+
+
+@inference.post("/tokenize", tags=["vLLM"])
+@with_cancellation
+async def tokenize(request: TokenizeRequest, raw_request: Request) -> Response:
+    """Token ids of a text or of a chat, as the model would get them."""
+    tokenization = engine_of(raw_request).serving.serving_tokenization
+    call = tokenization.create_tokenize(request, raw_request)
+    return await respond(raw_request, call, model=request.model)
+
+
+@inference.post("/detokenize", tags=["vLLM"])
+@with_cancellation
+async def detokenize(request: DetokenizeRequest, raw_request: Request) -> Response:
+    """Text of token ids."""
+    tokenization = engine_of(raw_request).serving.serving_tokenization
+    call = tokenization.create_detokenize(request, raw_request)
+    return await respond(raw_request, call, model=request.model)
+
+
+@router.get("/v1/models", tags=["OpenAI"])
+async def list_models(raw_request: Request) -> Response:
+    """The served names, adapters included."""
+    if not server_state(raw_request).ready:
+        raise server_state(raw_request).unavailable()
+    models = engine_of(raw_request).serving.openai_serving_models
+    return await respond(raw_request, models.show_available_models(), model=None)

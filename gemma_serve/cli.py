@@ -1,0 +1,180 @@
+"""The commands; each is a few lines that call one function elsewhere."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from gemma_serve import __version__
+from gemma_serve.errors import GemmaServeError
+
+if TYPE_CHECKING:
+    from gemma_serve.profile.load import LoadedProfile
+    from gemma_serve.progress import Progress
+
+DEFAULT_PROFILE = "gemma-3-270m"
+
+app = typer.Typer(
+    name="gemma-serve",
+    help="Serve Google's Gemma models on vLLM, from one YAML profile.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+ProfileArgument = Annotated[
+    str, typer.Argument(help="A packaged profile's name, or the path of a YAML file.")
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change a key, e.g. --set server.port=9000."),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+
+
+@app.command()
+def serve(profile: ProfileArgument = DEFAULT_PROFILE, set_: SetOption = None) -> None:
+    """
+    Serve a profile until Ctrl-C.
+
+    Example: gemma-serve serve gemma-3-270m --set server.port=9000
+    """
+    from gemma_serve import launcher
+
+    raise typer.Exit(launcher.run(_load(profile, set_), _progress()))
+
+
+@app.command()
+def check(
+    profile: ProfileArgument = DEFAULT_PROFILE,
+    set_: SetOption = None,
+    gpu: Annotated[
+        str | None,
+        typer.Option(help="Resolve for h100, h200, a100, l4, b200 or none (CPU) instead of here."),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """
+    Show the environment and the engine arguments that a profile resolves to, and why.
+
+    Needs neither a GPU nor weights. Example: gemma-serve check gemma-3-27b-it-fp8 --gpu h100
+    """
+    from gemma_serve.engine.explain import print_report, report_json
+    from gemma_serve.plan import plan_check
+
+    plan = plan_check(_load(profile, set_), gpu, _progress().say)
+    report = (plan.resolved, plan.loaded, plan.checkpoint, plan.platform)
+    if as_json:
+        print(json.dumps(report_json(*report), indent=2))
+    else:
+        print_report(*report, Console())
+
+
+@app.command()
+def profiles(as_json: JsonOption = False) -> None:
+    """
+    List the packaged profiles.
+
+    Example: gemma-serve profiles --json
+    """
+    from dataclasses import asdict
+
+    from gemma_serve.profile.load import list_profiles
+
+    found = list_profiles()
+    if as_json:
+        print(json.dumps([asdict(summary) for summary in found], indent=2))
+        return
+    table = Table("profile", "model", "dtype", "TP", "GPU GiB", "tested on", "what it is for")
+    for summary in found:
+        gpu_gib = summary.gpu_memory_gib
+        table.add_row(
+            summary.name,
+            summary.model,
+            summary.dtype,
+            str(summary.tensor_parallel_size),
+            f"{gpu_gib:g}" if gpu_gib else "-",
+            ", ".join(summary.tested_on) or "not run on a GPU",
+            summary.description or "",
+        )
+    Console().print(table)
+
+
+@app.command()
+def schema() -> None:
+    """
+    Print the JSON Schema of a profile, for editors.
+
+    Example: gemma-serve schema > profile.schema.json
+    """
+    from gemma_serve.profile.load import json_schema
+
+    print(json.dumps(json_schema(), indent=2))
+
+
+@app.command()
+def chat(
+    message: Annotated[
+        str | None, typer.Option("-m", "--message", help="Ask once, print the answer, and leave.")
+    ] = None,
+    url: Annotated[str, typer.Option(help="Where the server is.")] = "http://127.0.0.1:8000",
+    model: Annotated[str | None, typer.Option(help="Default: the first that it serves.")] = None,
+    system: Annotated[str | None, typer.Option(help="System prompt.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="Longest answer.")] = None,
+    temperature: Annotated[float | None, typer.Option(min=0, help="0 is greedy.")] = None,
+) -> None:
+    """
+    Chat with a running server in the terminal; /quit leaves.
+
+    A key is taken from GEMMA_SERVE_API_KEY. Example: gemma-serve chat -m "What is a haiku?"
+    """
+    from gemma_serve import terminal_chat
+
+    session = terminal_chat.Session(url, model, system, max_tokens, temperature)
+    with session:
+        if message is not None:
+            session.ask(message)
+        else:
+            session.loop()
+
+
+@app.command()
+def version() -> None:
+    """Print the versions of gemma-serve and of the vLLM that it finds."""
+    from gemma_serve.engine.fields import installed_distribution
+
+    vllm = installed_distribution()
+    print(f"gemma-serve {__version__}")
+    print(f"{vllm.name} {vllm.version}" if vllm else "vLLM is not installed")
+
+
+def _load(name_or_path: str, overrides: list[str] | None) -> LoadedProfile:
+    from gemma_serve.engine.fields import installed_vllm
+    from gemma_serve.gemma.cache import cache_dir
+    from gemma_serve.profile.load import load_profile
+
+    installed = installed_vllm(cache_dir(), _progress().say)
+    fields = installed.fields if installed else None
+    return load_profile(name_or_path, overrides or [], engine_fields=fields)
+
+
+def _progress() -> Progress:
+    from gemma_serve.progress import Progress
+
+    return Progress()
+
+
+def main() -> None:
+    """Run a command; an error on purpose is one clear line and its exit code."""
+    try:
+        app()
+    except GemmaServeError as error:
+        print(f"gemma-serve: {error.message}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)

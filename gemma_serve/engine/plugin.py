@@ -1,0 +1,81 @@
+"""
+What gemma-serve adds to each of vLLM's processes, through the entry point `vllm.general_plugins`.
+
+vLLM's engine and workers are processes of their own; what they are busy with while they start, and
+why they failed, stands only in their logs. The plugin turns those log records into events: one JSON
+line each, in the file that `GEMMA_SERVE_EVENTS` names. Without the variable it does nothing, so
+that another vLLM in the same environment is left alone.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+
+EVENTS_VARIABLE = "GEMMA_SERVE_EVENTS"
+
+# Format string of a vLLM 0.32 log record -> the event it marks; tests/engine/test_plugin.py holds
+# each of them against the installed vLLM.
+MARKERS = {
+    "Starting to load model %s...": "load_started",
+    "Loading weights took %.2f seconds": "weights_loaded",
+    "%storch.compile took %.2f s in total": "compiled",
+    "Warming up model for the compilation...": "compile_started",
+    "Warming up done.": "compile_finished",
+    "%s KV cache size: %s tokens, Maximum concurrency for %s tokens per request: %.2fx": "kv_cache",
+    "EngineCore failed to start.": "failed",
+    "WorkerProc failed to start.": "failed",
+}
+ENGINE_READY_PREFIX = "init engine (profile, create kv cache, warmup model) took"
+
+
+class EventHandler(logging.Handler):
+    """Appends the marked records to the events file; everything else passes it by."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(logging.INFO)
+        self.path = path
+
+    def emit(self, record: logging.LogRecord) -> None:
+        event = event_of(record)
+        if event is None:
+            return
+        # One write of less than a page to a file opened for appending is not torn by another
+        # process.
+        with open(self.path, "a", encoding="utf-8") as file:
+            file.write(json.dumps(event) + "\n")
+
+
+def event_of(record: logging.LogRecord) -> dict[str, object] | None:
+    """The event that a log record marks, or None."""
+    message = str(record.msg)
+    name = "engine_ready" if message.startswith(ENGINE_READY_PREFIX) else MARKERS.get(message)
+    if name is None:
+        return None
+    event: dict[str, object] = {"event": name, "time_s": time.time(), "pid": os.getpid()}
+    if record.args:
+        event["args"] = [
+            arg if isinstance(arg, int | float) else str(arg)[:200]
+            for arg in (record.args if isinstance(record.args, tuple) else (record.args,))
+        ]
+    if record.exc_info and record.exc_info[1] is not None:
+        error = record.exc_info[1]
+        event["error_type"] = type(error).__name__
+        event["error"] = str(error)[:1500]
+    return event
+
+
+def register() -> None:
+    """Listen to vLLM's log in this process; called by vLLM, perhaps more than once."""
+    path = os.environ.get(EVENTS_VARIABLE)
+    logger = logging.getLogger("vllm")
+    if not path or any(isinstance(handler, EventHandler) for handler in logger.handlers):
+        return
+    # The markers are INFO records: let them be made, and keep the operator's level on the handlers
+    # that print.
+    for handler in logger.handlers:
+        handler.setLevel(max(handler.level, logger.level))
+    logger.setLevel(min(logger.getEffectiveLevel(), logging.INFO))
+    logger.addHandler(EventHandler(path))

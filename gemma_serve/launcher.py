@@ -1,0 +1,200 @@
+"""
+The whole program on one screen: profile -> environment -> engine -> app -> uvicorn, and back down.
+
+vLLM, and what imports it, is imported inside `run`, after the environment is set.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import tempfile
+from collections.abc import Coroutine
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gemma_serve import metrics
+from gemma_serve.engine.failures import startup_error
+from gemma_serve.engine.plugin import EVENTS_VARIABLE
+from gemma_serve.engine.processes import end_children
+from gemma_serve.engine.timeline import Timeline, read_events, record_engine_phases
+from gemma_serve.listen import HttpServer, listen
+from gemma_serve.plan import Plan, plan_serve
+from gemma_serve.profile.load import LoadedProfile
+from gemma_serve.progress import Progress
+
+if TYPE_CHECKING:
+    from gemma_serve.api.state import ServerState
+    from gemma_serve.engine.vllm import Engine
+
+# How often a start is looked at for new events, and a running engine for its death.
+POLL_S = 0.2
+# What vLLM's processes get to end by themselves before they are killed.
+ENGINE_EXIT_S = 5.0
+
+
+def run(loaded: LoadedProfile, progress: Progress) -> int:
+    """
+    Serve a profile until a signal ends it.
+
+    Returns:
+        The exit code: 0 after a signal, 1 when the engine died.
+
+    Raises:
+        GemmaServeError: the server can't start; nothing is left running.
+    """
+    settings = loaded.profile.server
+    timeline = Timeline(on_phase=progress.phase)
+    events = Path(tempfile.mkdtemp(prefix="gemma-serve-"), "events.jsonl")
+    try:
+        # The port first: whether it is free is known in milliseconds.
+        with listen(settings.host, settings.port) as bound:
+            plan = plan_serve(loaded, progress.say)
+            for note in plan.resolved.notes:
+                progress.say(f"Note: {note}")
+            os.environ.update(plan.resolved.env_dict())
+            os.environ[EVENTS_VARIABLE] = str(events)
+            with progress.doing("import"), timeline.phase("import"):
+                import uvloop
+
+                from gemma_serve.api.app import build_app
+                from gemma_serve.api.auth import read_keys
+                from gemma_serve.api.state import ServerState
+
+            keys = read_keys(settings.api_keys_file, os.environ)
+            state = ServerState(loaded.profile, timeline, plan.about())
+            metrics.INFO.info({name: str(value) for name, value in plan.facts().items()})
+            http = HttpServer(build_app(state, keys), bound, settings)
+            code: int = uvloop.run(Server(plan, state, http, events, progress).serve())
+            return code
+    finally:
+        shutil.rmtree(events.parent, ignore_errors=True)
+
+
+@dataclass
+class Server:
+    """One run of the server, from the open port to the last process's end."""
+
+    plan: Plan
+    state: ServerState
+    http: HttpServer
+    events: Path
+    progress: Progress
+    num_signals: int = 0
+    stop: asyncio.Event = field(default_factory=asyncio.Event)
+    starting: Future[Engine] | None = None
+
+    async def serve(self) -> int:
+        """Start, wait for a reason to end, and end everything."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, self._on_signal)
+        try:
+            await self.http.start()
+            if not await self._unless_stopped(self._start()):
+                self.progress.say("Stopped before the server was ready.")
+                return 0
+            await self._unless_stopped(self._engine_death())
+            return 0 if self.state.alive else 1
+        finally:
+            await self._shut_down()
+
+    def _on_signal(self) -> None:
+        self.num_signals += 1
+        self.stop.set()
+
+    async def _unless_stopped(self, work: Coroutine[Any, Any, None]) -> bool:
+        """Do the work until it is done (True) or a signal comes (False)."""
+        working, stopped = asyncio.create_task(work), asyncio.create_task(self.stop.wait())
+        await asyncio.wait({working, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        stopped.cancel()
+        if not working.done():
+            working.cancel()
+            return False
+        working.result()
+        return True
+
+    # --- start
+
+    async def _start(self) -> None:
+        from gemma_serve.api.warm_up import warm_up
+        from gemma_serve.engine import vllm
+
+        engine_kwargs = self.plan.resolved.engine_kwargs()
+        frontend_kwargs = self.plan.resolved.frontend_kwargs()
+        watching = asyncio.create_task(self._watch_events())
+        try:
+            with self.progress.doing("start"):
+                # In a thread of its own, so that probes are answered and signals are heard.
+                pool = ThreadPoolExecutor(1, thread_name_prefix="start-engine")
+                self.starting = pool.submit(vllm.start, engine_kwargs, self.state.timeline)
+                engine = await asyncio.shield(asyncio.wrap_future(self.starting))
+                self._record_phases()
+                self.state.engine = engine
+                render_s = metrics.TEMPLATE_RENDER.observe
+                await vllm.wire(engine, engine_kwargs, frontend_kwargs, render_s)
+            with self.progress.doing("warm_up"), self.state.timeline.phase("warm_up"):
+                await warm_up(self.http.app, engine.served_model_names()[0])
+        except Exception as error:
+            raise startup_error(error, read_events(self.events)) from error
+        finally:
+            watching.cancel()
+        self._ready(engine)
+
+    async def _watch_events(self) -> None:
+        while True:
+            self._record_phases()
+            await asyncio.sleep(POLL_S)
+
+    def _record_phases(self) -> None:
+        spawned_s = self.state.timeline.ended_s.get("config")
+        if spawned_s is not None:
+            record_engine_phases(self.state.timeline, read_events(self.events), spawned_s)
+
+    def _ready(self, engine: Engine) -> None:
+        timeline = self.state.timeline
+        timeline.finish()
+        self.state.become_ready()
+        for phase, seconds in timeline.as_dict().items():
+            metrics.STARTUP_PHASE.labels(phase).set(seconds)
+        self.progress.ready(self.http.url, engine.served_model_names(), timeline)
+
+    # --- run
+
+    async def _engine_death(self) -> None:
+        # vLLM sets a flag and wakes nobody.
+        while self.state.alive:  # noqa: ASYNC110
+            await asyncio.sleep(POLL_S)
+        self.progress.say("The engine died; the lines above are vLLM's own. Shutting down.")
+
+    # --- end
+
+    async def _shut_down(self) -> None:
+        """In this order: refuse new requests, let open ones finish, close the port, end vLLM."""
+        self.state.begin_draining()
+        await self._drain()
+        await self.http.stop()
+        if self.state.engine is not None:
+            await asyncio.to_thread(self.state.engine.shutdown, ENGINE_EXIT_S)
+        await asyncio.to_thread(self._end_processes)
+
+    async def _drain(self) -> None:
+        """Wait for open requests, up to limits.drain_s; a second signal ends the wait."""
+        signals_before, loop = self.num_signals, asyncio.get_running_loop()
+        deadline_s = loop.time() + self.plan.loaded.profile.limits.drain_s
+        if self.state.open_requests and self.state.alive:
+            self.progress.say(f"Draining {self.state.open_requests} open requests...")
+        while self.state.open_requests and self.state.alive:
+            if loop.time() >= deadline_s or self.num_signals > signals_before:
+                self.progress.say(f"{self.state.open_requests} requests were cut off.")
+                return
+            await asyncio.sleep(POLL_S)
+
+    def _end_processes(self) -> None:
+        """End what vLLM started; a start that was interrupted may still be starting more."""
+        end_children(ENGINE_EXIT_S)
+        while self.starting is not None and not self.starting.done():
+            end_children(POLL_S)

@@ -1,0 +1,70 @@
+"""
+Every Prometheus series that gemma-serve adds, declared once; vLLM's own `vllm:*` stand beside.
+
+Labels are route templates, statuses, served names and phases: never a raw path, a key or text.
+"""
+
+from __future__ import annotations
+
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, Info
+from prometheus_client.exposition import choose_encoder
+
+# From a probe's milliseconds to the minutes of a long generation.
+REQUEST_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
+RENDER_BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1)
+
+HTTP_REQUESTS = Counter(
+    "gemma_serve_http_requests_total",
+    "HTTP requests answered, by route template, method and status.",
+    ["route", "method", "status"],
+)
+HTTP_REQUEST_DURATION = Histogram(
+    "gemma_serve_http_request_duration_seconds",
+    "Seconds from the request's first byte to the answer's last, by route template.",
+    ["route"],
+    buckets=REQUEST_BUCKETS_S,
+)
+OPEN_REQUESTS = Gauge(
+    "gemma_serve_open_requests", "HTTP requests that are being answered right now."
+)
+CLIENT_DISCONNECTS = Counter(
+    "gemma_serve_client_disconnects_total",
+    "Requests whose client left before the answer was complete, by route template.",
+    ["route"],
+)
+TEMPLATE_RENDER = Histogram(
+    "gemma_serve_chat_template_render_seconds",
+    "Seconds to turn one chat into the prompt, before tokenising.",
+    buckets=RENDER_BUCKETS_S,
+)
+PROMPT_TOKENS = Counter(
+    "gemma_serve_prompt_tokens_total",
+    "Prompt tokens of completed requests, by served model.",
+    ["model"],
+)
+GENERATION_TOKENS = Counter(
+    "gemma_serve_generation_tokens_total",
+    "Generated tokens of completed requests, by served model.",
+    ["model"],
+)
+STARTUP_PHASE = Gauge(
+    "gemma_serve_startup_phase_seconds",
+    "Seconds that each phase of the last start took; phase 'ready' is the total.",
+    ["phase"],
+)
+INFO = Info(
+    "gemma_serve",
+    "What is served: profile, model, dtype, tensor_parallel_size and versions.",
+)
+
+
+def exposition(accept: str, registry: CollectorRegistry = REGISTRY) -> tuple[bytes, str]:
+    """All series, vLLM's too, in the format that the `Accept` header asks for; with its type."""
+    encode, content_type = choose_encoder(accept)
+    return encode(registry), content_type
+
+
+def count_tokens(model: str, prompt_tokens: int, generation_tokens: int) -> None:
+    """Count the tokens of one completed request."""
+    PROMPT_TOKENS.labels(model).inc(prompt_tokens)
+    GENERATION_TOKENS.labels(model).inc(generation_tokens)

