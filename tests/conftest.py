@@ -1,0 +1,93 @@
+"""
+What all tests share: the tiny model, and one server of it for the session.
+
+At most one engine runs at a time. Tests run in this order: those without an engine, those of the
+shared server, those that start one of their own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.servers import Server, serving
+from tests.tiny_gemma import make_tiny_gemma
+
+TINY = {
+    "served_model_name": "tiny",
+    "max_model_len": 4096,
+    "kv_cache_memory_gib": 0.25,
+    "engine": {
+        "enforce_eager": True,
+        # Random weights would put spaces between a grammar's tokens for ever.
+        "structured_outputs_config": {"disable_any_whitespace": True, "backend": "xgrammar"},
+    },
+}
+ServeProfile = Callable[..., AbstractContextManager[Server]]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Cheap tests first; then the shared server's, so that it is started once."""
+    for item in items:
+        if _engine_order(item):
+            item.add_marker(pytest.mark.engine)
+    items.sort(key=_engine_order)
+
+
+def _engine_order(item: pytest.Item) -> int:
+    fixtures = getattr(item, "fixturenames", ())
+    if "tiny_server" in fixtures:
+        return 1
+    return 2 if "serve_profile" in fixtures or item.get_closest_marker("engine") else 0
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random-weight Gemma 3 that real vLLM serves in seconds."""
+    return make_tiny_gemma(tmp_path_factory.mktemp("tiny-gemma"))
+
+
+@pytest.fixture(scope="session")
+def tiny_profile(tiny_model: Path) -> Path:
+    """A profile of the tiny model."""
+    profile = tiny_model.parent / "tiny.yaml"
+    profile.write_text(yaml.safe_dump({"model": str(tiny_model), **TINY}))
+    return profile
+
+
+@pytest.fixture(scope="session")
+def engine_slot() -> Iterator[contextlib.ExitStack]:
+    """Holds the session's one running server; to take the slot is to end the one before."""
+    with contextlib.ExitStack() as slot:
+        yield slot
+
+
+@pytest.fixture(scope="session")
+def tiny_server(
+    tiny_profile: Path, engine_slot: contextlib.ExitStack, tmp_path_factory: pytest.TempPathFactory
+) -> Server:
+    """The shared server of the tiny model; tools by the pythonic parser."""
+    overrides = ["chat.tool_call_parser=pythonic", "limits.max_body_bytes=1000000"]
+    log = tmp_path_factory.mktemp("log") / "tiny.log"
+    engine_slot.close()
+    return engine_slot.enter_context(serving(tiny_profile, overrides, log, dict(os.environ)))
+
+
+@pytest.fixture
+def serve_profile(engine_slot: contextlib.ExitStack, tmp_path: Path) -> ServeProfile:
+    """`with serve_profile(name_or_path, overrides) as server`: a server of the test's own."""
+    engine_slot.close()
+
+    def serve(
+        profile: str | Path, overrides: Sequence[str] = (), environ: dict[str, str] | None = None
+    ) -> AbstractContextManager[Server]:
+        environment = dict(os.environ) | (environ or {})
+        return serving(profile, overrides, tmp_path / "server.log", environment)
+
+    return serve

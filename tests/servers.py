@@ -1,0 +1,104 @@
+"""Starts real servers for the tests: our command, a real engine, one at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+import psutil
+
+START_S = 300
+STOP_S = 60
+READY_LINE = re.compile(r"Serving .* at (https?://\S+) ")
+
+
+@dataclass
+class Server:
+    """A running `gemma-serve serve`."""
+
+    process: subprocess.Popen[bytes]
+    log: Path
+    base_url: str = ""
+    headers: dict[str, str] = field(default_factory=dict)
+
+    def output(self) -> str:
+        """Everything it has printed so far."""
+        return self.log.read_text(errors="replace")
+
+    def client(self, **options: object) -> httpx.Client:
+        """An HTTP client on its port."""
+        return httpx.Client(base_url=self.base_url, timeout=120, headers=self.headers, **options)
+
+    def processes(self) -> list[psutil.Process]:
+        """The server's process and all below it."""
+        process = psutil.Process(self.process.pid)
+        return [process, *process.children(recursive=True)]
+
+    def stop(self) -> int:
+        """SIGTERM, and the exit code; nothing may be left running."""
+        below = self.processes()[1:] if self.process.poll() is None else []
+        self.process.send_signal(signal.SIGTERM)
+        code = self.process.wait(STOP_S)
+        # Python's resource tracker leaves by itself, a moment after its parent.
+        _, left = psutil.wait_procs(below, timeout=5)
+        assert not left, f"left running: {left}"
+        return code
+
+
+def start(
+    profile: str | Path, overrides: Sequence[str], log: Path, environ: dict[str, str]
+) -> Server:
+    """Start a server and wait, with a bound, until it says that it is ready."""
+    options = [word for override in overrides for word in ("--set", override)]
+    command = [sys.executable, "-m", "gemma_serve", "serve", str(profile), *options]
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=output, env=environ)
+    server = Server(process, log)
+    try:
+        server.base_url = _wait_until_ready(server)
+    except BaseException:
+        end(server)
+        raise
+    return server
+
+
+def _wait_until_ready(server: Server) -> str:
+    deadline_s = time.monotonic() + START_S
+    while time.monotonic() < deadline_s:
+        if found := READY_LINE.search(server.output()):
+            return found[1]
+        code = server.process.poll()
+        assert code is None, f"exited with {code}:\n{server.output()}"
+        time.sleep(0.1)
+    raise TimeoutError(f"not ready after {START_S} s:\n{server.output()}")
+
+
+def end(server: Server) -> None:
+    """Whatever state it is in, end it and all below it."""
+    with contextlib.suppress(psutil.Error):
+        for process in reversed(server.processes()):
+            process.kill()
+    server.process.wait(STOP_S)
+
+
+@contextlib.contextmanager
+def serving(
+    profile: str | Path, overrides: Sequence[str], log: Path, environ: dict[str, str]
+) -> Iterator[Server]:
+    """A server for the length of a with block, on a free port of the loopback."""
+    server = start(profile, ["server.port=0", *overrides], log, environ)
+    try:
+        yield server
+        if server.process.poll() is None:
+            assert server.stop() == 0, server.output()
+    finally:
+        if server.process.poll() is None:
+            end(server)
