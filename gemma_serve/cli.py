@@ -145,7 +145,11 @@ def chat(
 
 @app.command()
 def version() -> None:
-    """Print the versions of gemma-serve and of the vLLM that it finds."""
+    """
+    Print the versions of gemma-serve and of the vLLM that it finds.
+
+    Example: gemma-serve version
+    """
     from gemma_serve.engine.fields import installed_distribution
 
     vllm = installed_distribution()

@@ -11,18 +11,20 @@ import os
 import shutil
 import signal
 import tempfile
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gemma_serve import metrics
+from gemma_serve.api.keys import read_keys
 from gemma_serve.engine.failures import startup_error
 from gemma_serve.engine.plugin import EVENTS_VARIABLE
-from gemma_serve.engine.processes import end_children
+from gemma_serve.engine.processes import adopt_orphans, end_children
 from gemma_serve.engine.timeline import Timeline, read_events, record_engine_phases
-from gemma_serve.listen import HttpServer, listen
+from gemma_serve.listen import HttpServer, open_ports
 from gemma_serve.plan import Plan, plan_serve
 from gemma_serve.profile.load import LoadedProfile
 from gemma_serve.progress import Progress
@@ -34,7 +36,11 @@ if TYPE_CHECKING:
 # How often a start is looked at for new events, and a running engine for its death.
 POLL_S = 0.2
 # What vLLM's processes get to end by themselves before they are killed.
-ENGINE_EXIT_S = 5.0
+ENGINE_EXIT_S = 2.0
+# Python's resource tracker frees the shared memory of vLLM's ended processes, and would warn of it
+# below our last line.
+RESOURCE_TRACKER_WARNING = "ignore::UserWarning:multiprocessing.resource_tracker"
+STOPPED = "Stopped before the server was ready."
 
 
 def run(loaded: LoadedProfile, progress: Progress) -> int:
@@ -50,29 +56,54 @@ def run(loaded: LoadedProfile, progress: Progress) -> int:
     settings = loaded.profile.server
     timeline = Timeline(on_phase=progress.phase)
     events = Path(tempfile.mkdtemp(prefix="gemma-serve-"), "events.jsonl")
+    # Until the event loop hears signals itself, SIGTERM ends the start as Ctrl-C does.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    adopt_orphans()
     try:
-        # The port first: whether it is free is known in milliseconds.
-        with listen(settings.host, settings.port) as bound:
+        # Ports, certificate and keys first: whether they serve is known in milliseconds.
+        with open_ports(settings) as ports:
+            keys = read_keys(settings.api_keys_file, os.environ)
             plan = plan_serve(loaded, progress.say)
             for note in plan.resolved.notes:
                 progress.say(f"Note: {note}")
             os.environ.update(plan.resolved.env_dict())
             os.environ[EVENTS_VARIABLE] = str(events)
+            _ignore_warning(RESOURCE_TRACKER_WARNING)
             with progress.doing("import"), timeline.phase("import"):
                 import uvloop
 
                 from gemma_serve.api.app import build_app
-                from gemma_serve.api.auth import read_keys
                 from gemma_serve.api.state import ServerState
 
-            keys = read_keys(settings.api_keys_file, os.environ)
             state = ServerState(loaded.profile, timeline, plan.about())
             metrics.INFO.info({name: str(value) for name, value in plan.facts().items()})
-            http = HttpServer(build_app(state, keys), bound, settings)
+            http = HttpServer(build_app(state, keys), ports, settings)
             code: int = uvloop.run(Server(plan, state, http, events, progress).serve())
             return code
+    except KeyboardInterrupt:
+        progress.say(STOPPED)
+        return 0
     finally:
         shutil.rmtree(events.parent, ignore_errors=True)
+
+
+def _ignore_warning(filter_: str) -> None:
+    """Add to the filters of the Python processes that are started from here on."""
+    filters = [os.environ.get("PYTHONWARNINGS"), filter_]
+    os.environ["PYTHONWARNINGS"] = ",".join(text for text in filters if text)
+
+
+def _deaf_to_ctrl_c(start: Callable[..., Engine], *args: Any) -> Engine:
+    """
+    Call `start` in a thread whose processes never see SIGINT.
+
+    Ctrl-C goes to every process of the terminal. vLLM's would end at once, and with them the open
+    requests that the drain waits for; they inherit this thread's mask, and we end them ourselves.
+    """
+    # Python would start its resource tracker with the first process, and unblock SIGINT after it.
+    resource_tracker.ensure_running()
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    return start(*args)
 
 
 @dataclass
@@ -95,7 +126,7 @@ class Server:
         try:
             await self.http.start()
             if not await self._unless_stopped(self._start()):
-                self.progress.say("Stopped before the server was ready.")
+                self.progress.say(STOPPED)
                 return 0
             await self._unless_stopped(self._engine_death())
             return 0 if self.state.alive else 1
@@ -125,18 +156,19 @@ class Server:
 
         engine_kwargs = self.plan.resolved.engine_kwargs()
         frontend_kwargs = self.plan.resolved.frontend_kwargs()
+        timeline = self.state.timeline
         watching = asyncio.create_task(self._watch_events())
         try:
             with self.progress.doing("start"):
                 # In a thread of its own, so that probes are answered and signals are heard.
                 pool = ThreadPoolExecutor(1, thread_name_prefix="start-engine")
-                self.starting = pool.submit(vllm.start, engine_kwargs, self.state.timeline)
+                self.starting = pool.submit(_deaf_to_ctrl_c, vllm.start, engine_kwargs, timeline)
                 engine = await asyncio.shield(asyncio.wrap_future(self.starting))
                 self._record_phases()
                 self.state.engine = engine
                 render_s = metrics.TEMPLATE_RENDER.observe
                 await vllm.wire(engine, engine_kwargs, frontend_kwargs, render_s)
-            with self.progress.doing("warm_up"), self.state.timeline.phase("warm_up"):
+            with self.progress.doing("warm_up"), timeline.phase("warm_up"):
                 await warm_up(self.http.app, engine.served_model_names()[0])
         except Exception as error:
             raise startup_error(error, read_events(self.events)) from error
@@ -160,7 +192,8 @@ class Server:
         self.state.become_ready()
         for phase, seconds in timeline.as_dict().items():
             metrics.STARTUP_PHASE.labels(phase).set(seconds)
-        self.progress.ready(self.http.url, engine.served_model_names(), timeline)
+        docs = self.plan.loaded.profile.server.docs
+        self.progress.ready(self.http.url, engine.served_model_names(), timeline, docs=docs)
 
     # --- run
 
@@ -186,10 +219,10 @@ class Server:
         signals_before, loop = self.num_signals, asyncio.get_running_loop()
         deadline_s = loop.time() + self.plan.loaded.profile.limits.drain_s
         if self.state.open_requests and self.state.alive:
-            self.progress.say(f"Draining {self.state.open_requests} open requests...")
+            self.progress.say(f"Draining (open requests: {self.state.open_requests})...")
         while self.state.open_requests and self.state.alive:
             if loop.time() >= deadline_s or self.num_signals > signals_before:
-                self.progress.say(f"{self.state.open_requests} requests were cut off.")
+                self.progress.say(f"Cut off (open requests: {self.state.open_requests}).")
                 return
             await asyncio.sleep(POLL_S)
 

@@ -41,7 +41,8 @@ class Progress:
         """A phase of the start is over."""
         self.say(f"  {LABELS.get(name, name):<10} {seconds:6.1f} s")
 
-    def ready(self, url: str, names: Sequence[str], timeline: Timeline) -> None:
+    def ready(self, url: str, names: Sequence[str], timeline: Timeline, *, docs: bool) -> None:
         """The server takes requests."""
         self.say(f"  {'ready':<10} {timeline.ready_s:6.1f} s")
-        self.say(f"Serving {', '.join(names)} at {url} (Ctrl-C stops; docs at {url}/docs)")
+        where = f"; docs at {url}/docs" if docs else ""
+        self.say(f"Serving {', '.join(names)} at {url} (Ctrl-C stops{where})")

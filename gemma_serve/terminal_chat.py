@@ -38,7 +38,9 @@ class Session:
         key = os.environ.get(KEY_VARIABLE)
         headers = {"authorization": f"Bearer {key}"} if key else {}
         timeout = httpx.Timeout(READ_S, connect=CONNECT_S)
-        self.client = httpx.Client(base_url=url, headers=headers, timeout=timeout)
+        self.url = url
+        with self._reachable():
+            self.client = httpx.Client(base_url=url, headers=headers, timeout=timeout)
         self.messages = [{"role": "system", "content": system}] if system else []
         self.options = {"max_tokens": max_tokens, "temperature": temperature}
         self.model = model
@@ -53,7 +55,7 @@ class Session:
         """Read lines until /quit, Ctrl-D or Ctrl-C."""
         console = Console(stderr=True)
         console.print(
-            f"Chatting with {self._model()} at {self.client.base_url}. "
+            f"Chatting with {self._model()} at {self.url}. "
             "/quit leaves, /clear forgets the conversation.",
             markup=False,
         )
@@ -116,16 +118,21 @@ class Session:
             with self._reachable():
                 answer = self.client.get("/v1/models")
             _refuse_errors(answer)
-            self.model = str(answer.json()["data"][0]["id"])
+            try:
+                self.model = str(answer.json()["data"][0]["id"])
+            except (ValueError, LookupError, TypeError) as error:
+                raise ChatError(
+                    f"{self.url} lists no models as an OpenAI server does; name another with --url."
+                ) from error
         return self.model
 
     @contextlib.contextmanager
     def _reachable(self) -> Iterator[None]:
         try:
             yield
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise ChatError(
-                f"No answer from {self.client.base_url} ({type(error).__name__}); "
+                f"No answer from {self.url} ({type(error).__name__}); "
                 "start a server with 'gemma-serve serve', or name another with --url."
             ) from error
 
@@ -138,7 +145,7 @@ def _refuse_errors(answer: httpx.Response) -> None:
         message = answer.json()["error"]["message"]
     except (ValueError, KeyError, TypeError):
         message = answer.text[:200]
-    hint = f"; set {KEY_VARIABLE}" if answer.status_code == 401 else ""
+    hint = f" Set {KEY_VARIABLE}." if answer.status_code == 401 else ""
     raise ChatError(f"The server answered {answer.status_code}: {message}{hint}")
 
 

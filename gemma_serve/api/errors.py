@@ -10,6 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
+from gemma_serve.engine.vllm import PARSE_ERRORS, translate
 from gemma_serve.errors import (
     GemmaServeError,
     InternalError,
@@ -133,6 +134,12 @@ def install_error_handlers(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> Response:
         return error_response(from_validation_error(error), request.scope["path"])
+
+    async def unparsed(request: Request, error: Exception) -> Response:
+        return error_response(translate(error), request.scope["path"])
+
+    for kind in PARSE_ERRORS:
+        app.add_exception_handler(kind, unparsed)
 
     @app.exception_handler(Exception)
     async def failed(request: Request, _error: Exception) -> Response:

@@ -7,6 +7,7 @@ each version; the answer is kept in the cache.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -54,11 +55,22 @@ def installed_vllm(
     if distribution is None:
         return None
     file = cache_dir / f"engine-fields-{distribution.name}-{distribution.version}.json"
-    if not file.exists():
+    answer = _kept(file)
+    if answer is None:
         say(f"Reading the arguments of vLLM {distribution.version} (once a version, 10 s)...")
-        _write(file, _ask_vllm())
-    answer = json.loads(file.read_text(encoding="utf-8"))
+        answer = json.loads(_ask_vllm())
+        # A cache that can't be written to costs these seconds again, and nothing else.
+        with contextlib.suppress(OSError):
+            _write(file, json.dumps(answer))
     return InstalledVllm(answer["version"], answer["fields"])
+
+
+def _kept(file: Path) -> dict[str, Any] | None:
+    try:
+        answer = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return answer if isinstance(answer, dict) and {"version", "fields"} <= answer.keys() else None
 
 
 def _ask_vllm() -> str:
@@ -73,7 +85,6 @@ def _ask_vllm() -> str:
 
 
 def _write(file: Path, text: str) -> None:
-    json.loads(text)
     file.parent.mkdir(parents=True, exist_ok=True)
     unfinished = file.with_suffix(f".{os.getpid()}.tmp")
     unfinished.write_text(text, encoding="utf-8")

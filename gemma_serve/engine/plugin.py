@@ -9,6 +9,7 @@ that another vLLM in the same environment is left alone.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -42,9 +43,11 @@ class EventHandler(logging.Handler):
         event = event_of(record)
         if event is None:
             return
-        # One write of less than a page to a file opened for appending is not torn by another
-        # process.
-        with open(self.path, "a", encoding="utf-8") as file:
+        # The file is gone once the launcher is, and a cleaner of /tmp may take it: vLLM must not
+        # notice.
+        with contextlib.suppress(OSError), open(self.path, "a", encoding="utf-8") as file:
+            # One write of less than a page to a file opened for appending is not torn by another
+            # process.
             file.write(json.dumps(event) + "\n")
 
 

@@ -2,27 +2,45 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 from collections.abc import Callable
 
 import psutil
 
+# Source: linux/prctl.h.
+PR_SET_CHILD_SUBREAPER = 36
+# What follows `python -c`; a warning filter may name the module too.
+RESOURCE_TRACKER = "from multiprocessing.resource_tracker"
+# A process that is ending may start another one; those of one that was killed come to us.
+PASSES = 5
+
+
+def adopt_orphans() -> None:
+    """Become the parent of what vLLM's processes leave behind when they die (Linux only)."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
 
 def end_children(grace_s: float) -> None:
     """Terminate every process below this one; kill what is left after `grace_s`."""
-    children = [child for child in psutil.Process().children(recursive=True) if _is_ours(child)]
-    for child in children:
-        _quietly(child.terminate)
-    _, alive = psutil.wait_procs(children, timeout=grace_s)
-    for child in alive:
-        _quietly(child.kill)
-    psutil.wait_procs(alive, timeout=grace_s)
+    for _ in range(PASSES):
+        children = [child for child in psutil.Process().children(recursive=True) if _is_ours(child)]
+        if not children:
+            return
+        for child in children:
+            _quietly(child.terminate)
+        _, alive = psutil.wait_procs(children, timeout=grace_s)
+        for child in alive:
+            _quietly(child.kill)
+        psutil.wait_procs(alive, timeout=grace_s)
 
 
 def _is_ours(process: psutil.Process) -> bool:
     # Python's resource tracker ignores signals by design, cleans shared memory up, and leaves by
     # itself as soon as we do.
     try:
-        return not any("resource_tracker" in word for word in process.cmdline())
+        return not any(word.startswith(RESOURCE_TRACKER) for word in process.cmdline())
     except psutil.Error:
         return False
 

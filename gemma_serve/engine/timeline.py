@@ -68,15 +68,18 @@ def record_engine_phases(
     """
     Turn the engine's events so far into phases.
 
-    With several workers the slowest counts: the engine waits for all of them. On CUDA vLLM reports
+    With several workers, loading lasts from the first that begins to the last that ends, as the
+    engine waits for all of them; the slowest counts for compiling. On CUDA vLLM reports
     its compile seconds; on CPU compiling is part of the warm-up run, which is timed instead.
     """
     last = {event["event"]: event for event in events}
-    if "load_started" in last:
-        timeline.record("processes", last["load_started"]["time_s"] - spawned_s)
+    load_started = next((event for event in events if event["event"] == "load_started"), None)
+    if load_started is None:
+        return
+    timeline.record("processes", load_started["time_s"] - spawned_s)
     if "weights_loaded" in last and "kv_cache" in last:
         loaded_s = last["weights_loaded"]["time_s"]
-        timeline.record("weights", loaded_s - last["load_started"]["time_s"])
+        timeline.record("weights", loaded_s - load_started["time_s"])
         if "engine_ready" in last:
             compile_s = _compile_seconds(events, last)
             timeline.record("compile", compile_s)

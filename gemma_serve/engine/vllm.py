@@ -8,9 +8,11 @@ holds one check for each thing that is called here.
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import enum
 import json
+import logging
 import time
 import types
 import typing
@@ -36,6 +38,7 @@ from vllm.entrypoints.serve.engine.protocol import ErrorResponse
 from vllm.entrypoints.serve.exception_handling.error_response import create_error_response
 from vllm.entrypoints.serve.tokenize.protocol import DetokenizeRequest, TokenizeRequest
 from vllm.entrypoints.serve.utils.api_utils import with_cancellation as vllm_with_cancellation
+from vllm.exceptions import VLLMClientError, VLLMError
 from vllm.usage.usage_lib import UsageContext
 from vllm.utils.argparse_utils import FlexibleArgumentParser
 from vllm.v1.engine.exceptions import EngineDeadError
@@ -49,7 +52,22 @@ from gemma_serve.errors import (
     UnavailableError,
 )
 
+# What vLLM's request models raise while a body is parsed, beside pydantic's own error.
+PARSE_ERRORS = (VLLMError, ValueError, TypeError, OverflowError, NotImplementedError)
+
+# vLLM's advice for its own command line, in our words.
+ADVICE = {
+    '"auto" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set': (
+        "This server has no tool parser for its model; "
+        "set chat.tool_call_parser in the profile, or send tool_choice 'none'."
+    ),
+    'tool_choice="required" requires --tool-call-parser to be set': (
+        "This server has no tool parser for its model; set chat.tool_call_parser in the profile."
+    ),
+}
+
 __all__ = [
+    "PARSE_ERRORS",
     "AnthropicCountTokensRequest",
     "AnthropicMessagesRequest",
     "ChatCompletionRequest",
@@ -127,6 +145,10 @@ class Engine:
             result = await call
         except Exception as error:
             raise translate(error) from error
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            # vLLM answers a cancelled request with an error; nobody is left to read it.
+            raise asyncio.CancelledError
         if isinstance(result, ErrorResponse):
             raise _refusal(result)
         return result
@@ -149,11 +171,24 @@ def start(engine_kwargs: Mapping[str, Any], timeline: Timeline) -> Engine:
             with timeline.phase("config"):
                 return super().create_engine_config(*args, **kwargs)
 
-    return Engine(
-        AsyncLLMEngine.from_engine_args(
-            TimedEngineArgs(**engine_kwargs), usage_context=UsageContext.OPENAI_API_SERVER
-        )
-    )
+    args = TimedEngineArgs(**_with_config_objects(engine_kwargs))
+    context = UsageContext.OPENAI_API_SERVER
+    return Engine(AsyncLLMEngine.from_engine_args(args, usage_context=context))
+
+
+def _with_config_objects(engine_kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """A profile's maps as the config objects that AsyncEngineArgs wants; it converts only some."""
+    return {
+        field.name: _config_object(field.type, engine_kwargs[field.name])
+        for field in dataclasses.fields(AsyncEngineArgs)
+        if field.name in engine_kwargs
+    }
+
+
+def _config_object(type_: Any, value: Any) -> Any:
+    options = [option for option in (type_, *typing.get_args(type_)) if isinstance(option, type)]
+    config = next((option for option in options if dataclasses.is_dataclass(option)), None)
+    return config(**value) if config and isinstance(value, dict) else value
 
 
 async def wire(
@@ -172,6 +207,8 @@ async def wire(
         args.lora_modules = [LoRAModulePath(**module) for module in args.lora_modules]
     # create_engine_config has put the reasoning parser there; serving objects read it from args.
     args.structured_outputs_config = engine.client.vllm_config.structured_outputs_config
+    for handler in logging.getLogger("vllm").handlers:
+        handler.addFilter(_ClientFaults())
     _time_rendering(engine.client.renderer, observe_render_s)
     tasks = await engine.client.get_supported_tasks()
     await init_app_state(engine.client, engine.serving, args, tasks)
@@ -211,16 +248,26 @@ def refusal_in_event(event: str) -> GemmaServeError | None:
 
 def _refusal(response: ErrorResponse) -> GemmaServeError:
     error = response.error
+    message = ADVICE.get(error.message, error.message)
     match error.code:
         case HTTPStatus.NOT_FOUND:
-            return NotFoundError(error.message, code="model_not_found", param=error.param)
+            return NotFoundError(message, code="model_not_found", param=error.param)
         case HTTPStatus.SERVICE_UNAVAILABLE:
-            return UnavailableError(error.message, code="engine_overloaded", retry_after_s=1)
+            return UnavailableError(message, code="engine_overloaded", retry_after_s=1)
         case HTTPStatus.NOT_IMPLEMENTED:
-            return RequestError(error.message, code="not_supported", param=error.param)
+            return RequestError(message, code="not_supported", param=error.param)
         case code if code < HTTPStatus.INTERNAL_SERVER_ERROR:
-            return RequestError(error.message, param=error.param)
-    return InternalError(error.message)
+            return RequestError(message, param=error.param)
+    return InternalError(message)
+
+
+class _ClientFaults(logging.Filter):
+    """Keeps what a client did wrong, and its words, out of the log: the client is told."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.exc_info else None
+        is_refusal = str(record.msg).startswith("Error with model")
+        return not (is_refusal or isinstance(error, VLLMClientError))
 
 
 async def response_events(events: AsyncIterator[Any], state: State) -> AsyncGenerator[str, None]:

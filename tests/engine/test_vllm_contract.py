@@ -1,0 +1,279 @@
+"""
+One check for each thing of vLLM's that `gemma_serve/engine/vllm.py` and the routes call.
+
+A vLLM that moved one of them fails here, by name, before any server does.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import re
+from http import HTTPStatus
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gemma_serve.engine import vllm as door
+from gemma_serve.engine.requirements import _PLUGINS
+from gemma_serve.errors import InternalError, NotFoundError, RequestError, UnavailableError
+from gemma_serve.gemma.family import REASONING_PARSERS, TOOL_CALL_PARSERS
+
+# What engine/args.py and its siblings set, in the words of AsyncEngineArgs.
+ENGINE_ARGS = [
+    *("model", "served_model_name", "revision", "tokenizer", "trust_remote_code", "dtype"),
+    *("quantization", "quantization_config", "kv_cache_dtype", "kv_cache_memory_bytes"),
+    *("max_model_len", "tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size"),
+    *("distributed_executor_backend", "attention_config", "attention_backend"),
+    *("language_model_only", "limit_mm_per_prompt", "speculative_config", "reasoning_parser"),
+    *("enable_lora", "max_loras", "max_lora_rank"),
+    *("max_num_queued_reqs", "max_num_queued_tokens"),
+]
+# What engine/serving.py sets for the serving objects, and what `wire` sets itself.
+FRONTEND_ARGS = [
+    *("chat_template", "tool_call_parser", "enable_auto_tool_choice", "lora_modules"),
+    *("default_chat_template_kwargs", "structured_outputs_config", "served_model_name", "model"),
+]
+# Attribute of the state -> its class, and the coroutines that routes await.
+SERVING = {
+    "openai_serving_chat": (
+        "vllm.entrypoints.openai.chat_completion.serving:OpenAIServingChat",
+        ["create_chat_completion"],
+    ),
+    "openai_serving_completion": (
+        "vllm.entrypoints.openai.completion.serving:OpenAIServingCompletion",
+        ["create_completion"],
+    ),
+    "openai_serving_responses": (
+        "vllm.entrypoints.openai.responses.serving:OpenAIServingResponses",
+        ["create_responses"],
+    ),
+    "anthropic_serving_messages": (
+        "vllm.entrypoints.anthropic.serving:AnthropicServingMessages",
+        ["create_messages", "count_tokens"],
+    ),
+    "serving_tokenization": (
+        "vllm.entrypoints.serve.tokenize.serving:ServingTokenization",
+        ["create_tokenize", "create_detokenize"],
+    ),
+    "openai_serving_models": (
+        "vllm.entrypoints.openai.models.serving:OpenAIServingModels",
+        ["show_available_models"],
+    ),
+}
+
+
+def of_vllm(name: str) -> Any:
+    """A thing of vLLM's by `module:name`, where only the contract needs it."""
+    module, _, attribute = name.partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def parameters(function: Any) -> list[str]:
+    """Names of a function's parameters, without self."""
+    return [name for name in inspect.signature(function).parameters if name != "self"]
+
+
+def vllm_source(*parts: str) -> str:
+    """The text of one of vLLM's files."""
+    spec = find_spec("vllm")
+    assert spec is not None
+    assert spec.origin is not None
+    return Path(spec.origin).parent.joinpath(*parts).read_text(encoding="utf-8")
+
+
+def test_version() -> None:
+    """The door is written against this minor release; another one needs a look at all of this."""
+    assert door.vllm_version.startswith("0.32.")
+
+
+# --- the engine
+
+
+def test_engine_is_made_from_engine_args() -> None:
+    """AsyncLLMEngine.from_engine_args takes the arguments and the usage context."""
+    assert {"engine_args", "usage_context"} <= {*parameters(door.AsyncLLMEngine.from_engine_args)}
+    assert door.UsageContext.OPENAI_API_SERVER.value == "OPENAI_API_SERVER"
+
+
+def test_engine_config_is_made_by_a_method() -> None:
+    """The timeline times create_engine_config, which from_engine_args calls."""
+    assert "engine_args.create_engine_config(" in inspect.getsource(
+        door.AsyncLLMEngine.from_engine_args
+    )
+
+
+@pytest.mark.parametrize("name", ENGINE_ARGS)
+def test_engine_argument(name: str) -> None:
+    """Each argument that a profile can become is a field of AsyncEngineArgs."""
+    assert name in door.engine_fields()
+
+
+def test_engine_client() -> None:
+    """The running engine says whether it is dead, what it can do, and can be stopped in time."""
+    client = door.AsyncLLMEngine
+
+    assert isinstance(client.errored, property)
+    assert inspect.iscoroutinefunction(client.get_supported_tasks)
+    assert "timeout" in parameters(client.shutdown)
+    assert "self.renderer = " in inspect.getsource(client.__init__)
+    assert "self.vllm_config = " in inspect.getsource(client.__init__)
+
+
+@pytest.mark.parametrize(
+    ("section", "names"),
+    [
+        ("model_config", ["dtype", "quantization", "max_model_len"]),
+        ("cache_config", ["cache_dtype", "num_gpu_blocks", "block_size"]),
+        ("scheduler_config", ["max_num_seqs", "max_num_batched_tokens"]),
+        ("structured_outputs_config", ["reasoning_parser"]),
+    ],
+)
+def test_facts_of_the_config(section: str, names: list[str]) -> None:
+    """What /v1/info says of the engine, and `wire` takes from it, stands in VllmConfig."""
+    config = door.VllmConfig.__dataclass_fields__[section].type
+    classes = {"model_config": "ModelConfig", "cache_config": "CacheConfig"} | {
+        "scheduler_config": "SchedulerConfig",
+        "structured_outputs_config": "StructuredOutputsConfig",
+    }
+
+    assert classes[section] in str(config)
+    assert {*names} <= {*of_vllm(f"vllm.config:{classes[section]}").__dataclass_fields__}
+
+
+# --- the serving objects
+
+
+def test_init_app_state() -> None:
+    """init_app_state takes engine, state, arguments and tasks in this order."""
+    assert parameters(door.init_app_state) == ["engine_client", "state", "args", "supported_tasks"]
+    assert inspect.iscoroutinefunction(door.init_app_state)
+
+
+@pytest.mark.parametrize("name", FRONTEND_ARGS)
+def test_frontend_argument(name: str) -> None:
+    """Each argument that we set for the serving objects is one of vLLM's command line."""
+    args = door.make_arg_parser(door.FlexibleArgumentParser()).parse_args([])
+
+    assert name in args
+
+
+@pytest.mark.parametrize("attribute", SERVING)
+def test_serving_object(attribute: str) -> None:
+    """vLLM puts each serving object where a route looks for it, with the coroutine it awaits."""
+    name, coroutines = SERVING[attribute]
+    wiring = vllm_source("entrypoints", "launchers", "api_server", "app_state.py")
+    wiring += vllm_source("entrypoints", "generate", "api_router.py")
+
+    assert f"state.{attribute} = " in wiring
+    for coroutine in coroutines:
+        assert inspect.iscoroutinefunction(getattr(of_vllm(name), coroutine))
+
+
+def test_models_and_adapters_have_names() -> None:
+    """The served names are the base models' paths' and the adapters'."""
+    made = inspect.getsource(of_vllm(SERVING["openai_serving_models"][0]).__init__)
+
+    assert "self.base_model_paths" in made
+    assert "self.lora_requests" in made
+    assert (
+        "name" in of_vllm("vllm.entrypoints.openai.models.protocol:BaseModelPath").__annotations__
+    )
+    assert {"name", "path"} <= {*door.LoRAModulePath.__dataclass_fields__}
+
+
+def test_rendering_is_a_coroutine_of_the_renderer() -> None:
+    """The seconds of a chat template are those of render_messages_async."""
+    renderer = of_vllm("vllm.renderers.base:BaseRenderer")
+
+    assert inspect.iscoroutinefunction(renderer.render_messages_async)
+
+
+def test_with_cancellation_finds_the_request() -> None:
+    """vLLM's decorator looks for the request under the name that our handlers give it."""
+    assert 'kwargs["raw_request"]' in inspect.getsource(door.vllm_with_cancellation)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "ChatCompletionRequest",
+        "CompletionRequest",
+        "ResponsesRequest",
+        "AnthropicMessagesRequest",
+        "AnthropicCountTokensRequest",
+    ],
+)
+def test_request_names_its_model(name: str) -> None:
+    """Each request is a pydantic model with the `model` that its tokens are counted under."""
+    assert "model" in getattr(door, name).model_fields
+
+
+@pytest.mark.parametrize(
+    ("parsers", "registry"),
+    [
+        (TOOL_CALL_PARSERS, ("tool_parsers", "__init__.py")),
+        (REASONING_PARSERS, ("reasoning", "__init__.py")),
+    ],
+)
+def test_parsers_of_a_generation_exist(parsers: dict[Any, str], registry: tuple[str, ...]) -> None:
+    """The parsers that a generation gets are registered in vLLM."""
+    registered = vllm_source(*registry)
+
+    assert parsers
+    assert all(f'"{parser}"' in registered for parser in parsers.values())
+
+
+# --- errors
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "code"),
+    [
+        (HTTPStatus.BAD_REQUEST, RequestError, None),
+        (HTTPStatus.NOT_FOUND, NotFoundError, "model_not_found"),
+        (HTTPStatus.NOT_IMPLEMENTED, RequestError, "not_supported"),
+        (HTTPStatus.SERVICE_UNAVAILABLE, UnavailableError, "engine_overloaded"),
+        (HTTPStatus.INTERNAL_SERVER_ERROR, InternalError, "internal_error"),
+    ],
+)
+def test_error_response(status: HTTPStatus, kind: type[Exception], code: str | None) -> None:
+    """vLLM's error answer, alone or in a stream, becomes an error of ours with its message."""
+    answer = door.create_error_response("It is so.", "SomeError", status, param="top_p")
+    error = door.refusal_in_event(f"data: {answer.model_dump_json()}\n\n")
+
+    assert isinstance(answer, door.ErrorResponse)
+    assert type(error) is kind
+    assert (error.message, error.code) == ("It is so.", code)
+
+
+def test_dead_engine() -> None:
+    """The error that a request gets from a dead engine says to go elsewhere."""
+    error = door.translate(door.EngineDeadError())
+
+    assert isinstance(error, UnavailableError)
+    assert error.code == "engine_dead"
+
+
+def test_clients_mistake_is_a_client_error() -> None:
+    """A value that vLLM refuses is the client's fault, never a 5xx."""
+    error = door.translate(ValueError("temperature must be non-negative"))
+
+    assert (error.status, error.message) == (400, "temperature must be non-negative")
+
+
+def test_exceptions_have_the_class_of_who_is_at_fault() -> None:
+    """vLLM divides its exceptions into the client's and the server's fault."""
+    assert issubclass(door.VLLMClientError, door.VLLMError)
+    assert not issubclass(door.EngineDeadError, door.VLLMClientError)
+
+
+def test_plugins_stay_out_of_the_core() -> None:
+    """What needs a plugin is not a quantization method of vLLM's core."""
+    methods = vllm_source("model_executor", "layers", "quantization", "__init__.py")
+    core = re.search(r"QuantizationMethods = Literal\[(.*?)\]", methods, re.DOTALL)
+
+    assert core is not None
+    assert not any(f'"{method}"' in core[1] for method in _PLUGINS)

@@ -1,0 +1,433 @@
+"""
+Start and stop of the real program: failing starts, signals, probes, draining, a dead engine.
+
+Every command runs in a session of its own, and every test asks whether something of it is left.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+
+from tests.commands import Command, at_terminal, running
+
+STOPPED = "Stopped before the server was ready."
+SERVING = r"Serving tiny at (http://\S+) "
+PHASES = ["import", "config", "processes", "weights", "compile", "kv_cache", "warm_up"]
+LONG_CHAT = {
+    "model": "tiny",
+    "messages": [{"role": "user", "content": "Tell me a long story."}],
+    "ignore_eos": True,
+    "stream": True,
+}
+
+
+class Serve:
+    """`gemma-serve serve` of the tiny profile on a free port, changed by --set."""
+
+    def __init__(self, profile: Path, directory: Path) -> None:
+        self.profile, self.directory = profile, directory
+
+    def __call__(
+        self,
+        *overrides: str,
+        environ: Mapping[str, str] | None = None,
+        cores: set[int] | None = None,
+    ) -> AbstractContextManager[Command]:
+        """Start it; the caller waits for what it wants to see."""
+        options = [f"--set={override}" for override in ("server.port=0", *overrides)]
+        log = self.directory / "serve.log"
+        return running(["serve", self.profile, *options], log, environ, cores)
+
+
+@pytest.fixture
+def serve(tiny_profile: Path, tmp_path: Path) -> Serve:
+    """Starts servers of the tiny model without waiting for them."""
+    return Serve(tiny_profile, tmp_path)
+
+
+@pytest.fixture
+def taken_port() -> Iterator[int]:
+    """A port of the loopback that this process listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        yield listening.getsockname()[1]
+
+
+def free_port() -> int:
+    """A port of the loopback that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def assert_refused(command: Command, code: int, sentence: str) -> None:
+    """It ended with this code and, as its last line, this sentence; vLLM was never imported."""
+    assert (command.ended(), command.last_line()) == (code, f"gemma-serve: {sentence}")
+    assert "Traceback" not in command.output()
+    assert "Importing vLLM" not in command.output()
+
+
+# --- starts that fail before vLLM is imported
+
+
+@pytest.mark.parametrize(
+    ("override", "code", "sentence"),
+    [
+        pytest.param(
+            "model=/no/such/model",
+            3,
+            "Model '/no/such/model' does not exist; name a directory with a checkpoint, or a "
+            "Hugging Face id such as google/gemma-3-4b-it.",
+            id="no-model",
+        ),
+        pytest.param(
+            "tensor_parallel_size=3",
+            3,
+            "tensor_parallel_size 3 does not divide the 4 attention heads of {model}; "
+            "use 1, 2 or 4.",
+            id="heads",
+        ),
+        pytest.param(
+            "engine.quantization=gguf",
+            3,
+            "engine.quantization 'gguf' needs vllm-gguf-plugin, which is not installed; "
+            "run 'pip install vllm-gguf-plugin'.",
+            id="gguf-plugin",
+        ),
+        pytest.param(
+            "engine.quantization=bitsandbytes",
+            3,
+            "engine.quantization 'bitsandbytes' needs vllm-bnb-plugin, which is not installed; "
+            "run 'pip install vllm-bnb-plugin'.",
+            id="bitsandbytes-plugin",
+        ),
+        pytest.param(
+            "server.host=no.such.host.invalid",
+            3,
+            "server.host 'no.such.host.invalid' is no address of this machine; "
+            "use 127.0.0.1 or 0.0.0.0.",
+            id="unknown-host",
+        ),
+        pytest.param(
+            "server.host=192.0.2.1",
+            3,
+            "server.host '192.0.2.1' is no address of this machine; use 127.0.0.1 or 0.0.0.0.",
+            id="other-machines-host",
+        ),
+        pytest.param(
+            "server.api_keys_file=/no/such/keys",
+            2,
+            "server.api_keys_file '/no/such/keys' can't be read (No such file or directory); "
+            "give a file with one key a line.",
+            id="no-keys-file",
+        ),
+        pytest.param(
+            "server.api_keys_file=/dev/null",
+            2,
+            "server.api_keys_file '/dev/null' holds no key; write one key a line.",
+            id="empty-keys-file",
+        ),
+        pytest.param(
+            "server.tls={certfile: /no/such/cert.pem, keyfile: /no/such/key.pem}",
+            2,
+            "server.tls.certfile '/no/such/cert.pem' can't be read (No such file or directory); "
+            "give a PEM file.",
+            id="no-certificate",
+        ),
+        pytest.param(
+            "sever.port=1",
+            2,
+            "--set sever.port=1: Unknown key 'sever'; the closest is 'server'.",
+            id="unknown-key",
+        ),
+    ],
+)
+def test_refused_with_one_sentence(
+    serve: Serve, tiny_model: Path, override: str, code: int, sentence: str
+) -> None:
+    """What can't be served ends at once with its exit code and one sentence that says why."""
+    with serve(override) as command:
+        assert_refused(command, code, sentence.replace("{model}", str(tiny_model)))
+
+
+def test_unknown_profile(tmp_path: Path) -> None:
+    """A profile that does not exist is exit code 2, and the sentence says how to list them."""
+    with running(["serve", "nosuch"], tmp_path / "serve.log") as command:
+        assert_refused(
+            command, 2, "No profile named 'nosuch'; list them with: gemma-serve profiles."
+        )
+
+
+def test_directory_without_weights(serve: Serve, tiny_model: Path, tmp_path: Path) -> None:
+    """A checkpoint directory without weights is refused before anything is started."""
+    shutil.copytree(tiny_model, tmp_path / "m", ignore=shutil.ignore_patterns("*.safetensors"))
+
+    with serve(f"model={tmp_path / 'm'}") as command:
+        assert_refused(
+            command,
+            3,
+            f"Model '{tmp_path / 'm'}' has no *.safetensors weights; fetch the whole checkpoint.",
+        )
+
+
+def test_model_that_is_not_gemma(serve: Serve, tmp_path: Path) -> None:
+    """A model that is not Gemma is refused, with the key that would allow it."""
+    config = {"model_type": "llama", "architectures": ["LlamaForCausalLM"]}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+
+    with serve(f"model={tmp_path}") as command:
+        assert_refused(
+            command,
+            3,
+            f"Model '{tmp_path}' is not Gemma 1 to 4 (its config.json says 'LlamaForCausalLM'); "
+            "serve a Gemma checkpoint, or set allow_other_models: true.",
+        )
+
+
+def test_unknown_model_id_without_network(serve: Serve) -> None:
+    """A Hub id whose config.json can be had nowhere is one sentence, not a stack trace."""
+    with serve("model=nobody/nothing", environ={"HF_HUB_OFFLINE": "1"}) as command:
+        assert_refused(
+            command,
+            3,
+            "The config.json of model 'nobody/nothing' can't be fetched from the Hugging Face Hub "
+            "(LocalEntryNotFoundError); check the network, or name a local directory.",
+        )
+
+
+def test_more_workers_than_cores(serve: Serve) -> None:
+    """More workers than the cores that the process may use is refused."""
+    one_core = {min(os.sched_getaffinity(0))}
+
+    with serve("tensor_parallel_size=2", cores=one_core) as command:
+        assert_refused(
+            command,
+            3,
+            "tensor_parallel_size 2 needs 2 CPU cores and this machine has 1; "
+            "use at most 1 in all.",
+        )
+
+
+def test_more_memory_than_the_machine(serve: Serve) -> None:
+    """A KV cache larger than the free memory is refused before vLLM tries to take it."""
+    with serve("kv_cache_memory_gib=400000") as command:
+        assert command.ended() == 3
+        assert command.last_line().startswith("gemma-serve: ")
+        assert "400000.0 GiB for the KV cache, and this machine has" in command.last_line()
+        assert "lower kv_cache_memory_gib." in command.last_line()
+        assert "Importing vLLM" not in command.output()
+
+
+@pytest.mark.parametrize("key", ["server.port", "server.metrics_port"])
+def test_port_taken(serve: Serve, taken_port: int, key: str) -> None:
+    """A port that is taken is refused with the process that has it."""
+    owner = f"process {os.getpid()} ({psutil.Process().name()})"
+
+    with serve(f"{key}={taken_port}") as command:
+        assert_refused(
+            command,
+            3,
+            f"Port {taken_port} on 127.0.0.1 is taken by {owner}; stop that program or choose "
+            f"another {key}.",
+        )
+
+
+# --- starts that are interrupted
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signal_while_vllm_is_imported(serve: Serve, number: signal.Signals) -> None:
+    """A signal before there is an event loop ends the start just as well."""
+    with serve() as command:
+        command.wait_for("Importing vLLM")
+        command.process.send_signal(number)
+
+        assert (command.ended(), command.last_line()) == (0, STOPPED)
+        assert "Traceback" not in command.output()
+
+
+@pytest.mark.usefixtures("serve_profile")
+def test_sigterm_while_the_engine_loads(serve: Serve) -> None:
+    """SIGTERM while vLLM's processes come up ends all of them, also those that are being born."""
+    with serve() as command:
+        command.wait_for_process("EngineCore")
+        command.process.send_signal(signal.SIGTERM)
+
+        assert (command.ended(), command.last_line()) == (0, STOPPED)
+
+
+@pytest.mark.usefixtures("serve_profile")
+def test_ctrl_c_at_a_terminal(tiny_profile: Path, tmp_path: Path) -> None:
+    """A person sees what is going on; Ctrl-C, which reaches every process, ends it cleanly."""
+    words = ["serve", tiny_profile, "--set=server.port=0"]
+    with at_terminal(words, tmp_path / "screen.log") as command:
+        command.wait_for("Importing vLLM")
+        command.wait_for(r"import +\d+\.\d s\n")
+        command.wait_for("Starting the engine and loading the model")
+        command.wait_for_process("Worker")
+        command.type("\x03")
+
+        assert command.ended() == 0
+        assert STOPPED in command.output()
+
+
+# --- a start that fails inside vLLM
+
+
+@pytest.mark.usefixtures("serve_profile")
+def test_kv_cache_too_small(serve: Serve) -> None:
+    """What vLLM finds out late is still one sentence with what to change, and leaves nothing."""
+    with serve("kv_cache_memory_gib=0.0005") as command:
+        assert (command.ended(), command.last_line()) == (
+            3,
+            "gemma-serve: max_model_len 4096 needs 0.0 GiB of KV cache and there are 0.0 GiB; "
+            "set max_model_len to at most 896, or kv_cache_memory_gib (CPU) or "
+            "engine.gpu_memory_utilization (GPU) higher.",
+        )
+        assert "gemma_serve/launcher.py" not in command.output()
+
+
+# --- running servers and their ends
+
+
+def events_of(answer: httpx.Response) -> list[str]:
+    """The data of each server-sent event up to the end of the stream, however it ends."""
+    events: list[str] = []
+    try:
+        events.extend(line[6:] for line in answer.iter_lines() if line.startswith("data: "))
+    except httpx.RemoteProtocolError:
+        events.append("cut")
+    return events
+
+
+def first_event(lines: Iterator[str]) -> str:
+    """The data of the next server-sent event."""
+    return next(line[6:] for line in lines if line.startswith("data: "))
+
+
+def status_of(client: httpx.Client, path: str) -> tuple[int, str]:
+    """A probe's HTTP status and its word."""
+    answer = client.get(path)
+    return answer.status_code, answer.json()["status"]
+
+
+def assert_refuses_chats(client: httpx.Client, code: str) -> None:
+    """A new chat gets 503, its reason as the code, and when to come back."""
+    refused = client.post("/v1/chat/completions", json=LONG_CHAT)
+
+    assert (refused.status_code, refused.json()["error"]["code"]) == (503, code)
+    assert int(refused.headers["retry-after"]) > 0
+
+
+def assert_timeline(info: dict[str, Any]) -> None:
+    """All phases are there, and no more than the whole start."""
+    *phases, (_, total_s) = info["startup_seconds"].items()
+
+    assert [name for name, _ in phases] == PHASES
+    assert all(seconds >= 0 for _, seconds in phases)
+    assert sum(seconds for _, seconds in phases) <= total_s + 0.005 * (len(phases) + 1)
+
+
+@pytest.mark.usefixtures("serve_profile")
+def test_from_starting_to_drained(serve: Serve) -> None:
+    """
+    Probes answer while the model loads; SIGTERM refuses what is new and finishes what is open.
+    """
+    port = free_port()
+    with (
+        serve(f"server.port={port}") as command,
+        httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client,
+    ):
+        command.wait_for("Starting the engine")
+        command.wait_for_process("EngineCore")
+        assert status_of(client, "/livez") == (200, "starting")
+        assert status_of(client, "/startupz") == (503, "starting")
+        assert status_of(client, "/readyz") == (503, "starting")
+        assert_refuses_chats(client, "starting")
+
+        assert command.wait_for(SERVING) == str(client.base_url).rstrip("/")
+        for probe in ("/livez", "/startupz", "/readyz"):
+            assert status_of(client, probe) == (200, "ready")
+        assert_timeline(client.get("/v1/info").json())
+
+        body = LONG_CHAT | {"max_tokens": 3000, "stream_options": {"include_usage": True}}
+        with client.stream("POST", "/v1/chat/completions", json=body) as answer:
+            lines = answer.iter_lines()
+            first_event(lines)
+            command.process.send_signal(signal.SIGTERM)
+            command.wait_for("Draining")
+            assert status_of(client, "/readyz") == (503, "draining")
+            assert status_of(client, "/livez") == (200, "draining")
+            assert_refuses_chats(client, "draining")
+            *_, usage, done = [line[6:] for line in lines if line.startswith("data: ")]
+
+        assert done == "[DONE]"
+        assert json.loads(usage)["usage"]["completion_tokens"] == 3000
+        assert command.ended() == 0
+
+
+@pytest.mark.usefixtures("serve_profile")
+def test_drain_bound_cuts_a_long_stream(serve: Serve) -> None:
+    """A stream that outlives limits.drain_s is cut, visibly so, and the exit code is still 0."""
+    with (
+        serve("limits.drain_s=0.5", "max_model_len=8192") as command,
+        httpx.Client(base_url=command.wait_for(SERVING), timeout=60) as client,
+        client.stream("POST", "/v1/chat/completions", json=LONG_CHAT) as answer,
+    ):
+        command.process.send_signal(signal.SIGTERM)
+
+        assert "[DONE]" not in events_of(answer)
+        assert command.ended() == 0
+        assert command.last_line() == "Cut off (open requests: 1)."
+
+
+@pytest.mark.usefixtures("serve_profile")
+def test_ctrl_c_drains_and_a_second_one_does_not_wait(tiny_profile: Path, tmp_path: Path) -> None:
+    """
+    Ctrl-C, which a terminal sends to vLLM's processes too, leaves an open answer whole; a second
+    one ends what is left without waiting for limits.drain_s.
+    """
+    settings = ["server.port=0", "server.docs=false", "limits.drain_s=3600", "max_model_len=8192"]
+    words = ["serve", tiny_profile, *(f"--set={setting}" for setting in settings)]
+    with (
+        at_terminal(words, tmp_path / "screen.log") as command,
+        httpx.Client(base_url=command.wait_for(SERVING), timeout=60) as client,
+        client.stream("POST", "/v1/chat/completions", json=LONG_CHAT) as endless,
+        client.stream("POST", "/v1/chat/completions", json=LONG_CHAT | {"max_tokens": 500}) as long,
+    ):
+        assert "(Ctrl-C stops)" in command.output()
+        command.type("\x03")
+        command.wait_for("Draining")
+        assert events_of(long)[-1] == "[DONE]"
+
+        command.type("\x03")
+        assert "[DONE]" not in events_of(endless)
+        assert (command.ended(), command.last_line()) == (0, "Cut off (open requests: 1).")
+
+
+@pytest.mark.usefixtures("serve_profile")
+def test_killed_engine(serve: Serve) -> None:
+    """A killed engine is said, never looks like a finished answer, and ends all with exit 1."""
+    with (
+        serve("max_model_len=8192") as command,
+        httpx.Client(base_url=command.wait_for(SERVING), timeout=60) as client,
+        client.stream("POST", "/v1/chat/completions", json=LONG_CHAT) as answer,
+    ):
+        command.wait_for_process("EngineCore").kill()
+
+        events = events_of(answer)
+        assert command.ended() == 1
+        assert "The engine died" in command.output()
+        print(events[-3:])
+        assert 0

@@ -1,0 +1,71 @@
+"""Several workers and several engines, on the two cores that every machine of ours has."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ServeProfile
+from tests.servers import Server
+
+pytestmark = pytest.mark.skipif(
+    len(os.sched_getaffinity(0)) < 2, reason="two workers need two cores"
+)
+
+
+def titles(server: Server, word: str) -> list[str]:
+    """The titles of the server's processes that hold this word, sorted."""
+    lines = (" ".join(process.cmdline()).strip() for process in server.processes())
+    return sorted(line for line in lines if word in line)
+
+
+def assert_chats(server: Server, count: int = 1) -> None:
+    """Chats get whole answers, as long as they asked for."""
+    with server.client() as client:
+        for _ in range(count):
+            body = {
+                "model": "tiny",
+                "messages": [{"role": "user", "content": "What is a haiku?"}],
+                "max_tokens": 16,
+                "ignore_eos": True,
+            }
+            answer = client.post("/v1/chat/completions", json=body)
+
+            assert answer.status_code == 200, answer.text
+            assert answer.json()["usage"]["completion_tokens"] == 16
+
+
+def shared_memory() -> set[str]:
+    """Names of the machine's shared memory that vLLM's workers make."""
+    return {file.name for file in Path("/dev/shm").glob("*") if "vllm" in file.name}
+
+
+def test_tensor_parallel(serve_profile: ServeProfile, tiny_profile: Path) -> None:
+    """Two workers share each layer and answer a chat; they leave nothing behind."""
+    before = shared_memory()
+    with serve_profile(tiny_profile, ["tensor_parallel_size=2"]) as server:
+        assert len(titles(server, "Worker")) == 2
+        assert_chats(server)
+        with server.client() as client:
+            info = client.get("/v1/info").json()
+        assert info["tensor_parallel_size"] == 2
+        assert all(seconds >= 0 for seconds in info["startup_seconds"].values())
+
+    assert shared_memory() <= before
+
+
+def test_data_parallel(serve_profile: ServeProfile, tiny_profile: Path) -> None:
+    """Two replicas of the engine share the requests of one port."""
+    with serve_profile(tiny_profile, ["data_parallel_size=2"]) as server:
+        assert len(titles(server, "EngineCore")) == 2
+        assert_chats(server, count=8)
+        with server.client() as client:
+            served = [
+                float(line.rpartition(" ")[2])
+                for line in client.get("/metrics").text.splitlines()
+                if line.startswith("vllm:generation_tokens_total{")
+            ]
+        assert len(served) == 2
+        assert sum(served) >= 8 * 16
