@@ -22,7 +22,7 @@ def server_state(request: Request) -> ServerState:
     return state
 
 
-def takes_requests(request: Request) -> None:
+async def takes_requests(request: Request) -> None:  # async: FastAPI gives others a thread each
     """Dependency of every inference route: the server is ready and the body claims to be JSON."""
     state = server_state(request)
     if not (state.ready or request.scope.get("gemma_serve.warm_up")):

@@ -14,6 +14,7 @@ import json
 import logging
 import os
 import time
+from multiprocessing import parent_process
 
 EVENTS_VARIABLE = "GEMMA_SERVE_EVENTS"
 
@@ -71,10 +72,16 @@ def event_of(record: logging.LogRecord) -> dict[str, object] | None:
 
 
 def register() -> None:
-    """Listen to vLLM's log in this process; called by vLLM, perhaps more than once."""
+    """Called by vLLM in each process; the server's own needs no events, the launcher is there."""
     path = os.environ.get(EVENTS_VARIABLE)
+    if path and parent_process() is not None:
+        listen(path)
+
+
+def listen(path: str) -> None:
+    """Write the events of this process's vLLM log to `path`; once, however often it is called."""
     logger = logging.getLogger("vllm")
-    if not path or any(isinstance(handler, EventHandler) for handler in logger.handlers):
+    if any(isinstance(handler, EventHandler) for handler in logger.handlers):
         return
     # The markers are INFO records: let them be made, and keep the operator's level on the handlers
     # that print.

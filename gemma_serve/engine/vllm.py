@@ -41,6 +41,7 @@ from vllm.entrypoints.serve.utils.api_utils import with_cancellation as vllm_wit
 from vllm.exceptions import VLLMClientError, VLLMError
 from vllm.usage.usage_lib import UsageContext
 from vllm.utils.argparse_utils import FlexibleArgumentParser
+from vllm.utils.gc_utils import freeze_gc_heap
 from vllm.v1.engine.exceptions import EngineDeadError
 
 from gemma_serve.engine.timeline import Timeline
@@ -77,6 +78,7 @@ __all__ = [
     "ResponsesRequest",
     "TokenizeRequest",
     "engine_fields",
+    "freeze_gc_heap",
     "refusal_in_event",
     "response_events",
     "start",

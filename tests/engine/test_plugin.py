@@ -20,6 +20,7 @@ from gemma_serve.engine.plugin import (
     MARKERS,
     EventHandler,
     event_of,
+    listen,
     register,
 )
 
@@ -101,15 +102,12 @@ def test_other_records_pass() -> None:
     assert event_of(record("%s", "Warming up done.")) is None
 
 
-def test_register_writes_marked_records_only(
-    vllm_logger: logging.Logger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Registered once or twice, each marked record is one line; what is printed stays the same."""
+def test_listen_writes_marked_records_only(vllm_logger: logging.Logger, tmp_path: Path) -> None:
+    """Called once or twice, each marked record is one line; what is printed stays the same."""
     events = tmp_path / "events.jsonl"
-    monkeypatch.setenv(EVENTS_VARIABLE, str(events))
 
-    register()
-    register()
+    listen(str(events))
+    listen(str(events))
     logging.getLogger("vllm.worker").info("Warming up done.")
     logging.getLogger("vllm.worker").info("nothing of note")
 
@@ -122,21 +120,22 @@ def test_register_writes_marked_records_only(
 
 
 @pytest.mark.usefixtures("vllm_logger")
-def test_events_file_that_vanished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_events_file_that_vanished(tmp_path: Path) -> None:
     """A cleaner of /tmp that takes the file away breaks nothing in vLLM."""
-    monkeypatch.setenv(EVENTS_VARIABLE, str(tmp_path / "gone" / "events.jsonl"))
-
-    register()
+    listen(str(tmp_path / "gone" / "events.jsonl"))
     logging.getLogger("vllm.worker").info("Warming up done.")
 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_register_without_the_variable(
-    vllm_logger: logging.Logger, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("variable", [None, "events.jsonl"])
+def test_register_elsewhere(
+    vllm_logger: logging.Logger, monkeypatch: pytest.MonkeyPatch, variable: str | None
 ) -> None:
-    """Another vLLM in the same environment is left alone."""
+    """Another vLLM in the same environment is left alone, and so is the server's own process."""
     monkeypatch.delenv(EVENTS_VARIABLE, raising=False)
+    if variable:
+        monkeypatch.setenv(EVENTS_VARIABLE, variable)
 
     register()
 
