@@ -121,17 +121,20 @@ class Server:
 
     async def serve(self) -> int:
         """Start, wait for a reason to end, and end everything."""
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             asyncio.get_running_loop().add_signal_handler(number, self._on_signal)
         try:
             await self.http.start()
-            if not await self._unless_stopped(self._start()):
-                self.progress.say(STOPPED)
-                return 0
-            await self._unless_stopped(self._engine_death())
-            return 0 if self.state.alive else 1
+            started = await self._unless_stopped(self._start())
+            if started:
+                await self._unless_stopped(self._engine_death())
+            code = 0 if self.state.alive else 1
         finally:
             await self._shut_down()
+        if not started:
+            # Last, below what vLLM's processes say of their end.
+            self.progress.say(STOPPED)
+        return code
 
     def _on_signal(self) -> None:
         self.num_signals += 1
@@ -170,6 +173,8 @@ class Server:
                 await vllm.wire(engine, engine_kwargs, frontend_kwargs, render_s)
             with self.progress.doing("warm_up"), timeline.phase("warm_up"):
                 await warm_up(self.http.app, engine.served_model_names()[0])
+            # What is there now stays: the garbage collector need not look at it with every request.
+            vllm.freeze_gc_heap()
         except Exception as error:
             raise startup_error(error, read_events(self.events)) from error
         finally:

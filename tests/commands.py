@@ -22,6 +22,9 @@ import psutil
 END_S = 120
 WAIT_S = 120
 TRACKER_S = 5
+# As at a person's shell: it outlives the command and keeps the terminal, so that what the command
+# leaves to clean up is not hung up.
+SHELL = 'trap : INT; "$@"; code=$?; sleep 1; exit $code'
 CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
@@ -129,6 +132,7 @@ def at_terminal(
         {"TERM": "xterm", "COLUMNS": "200"} | dict(environ or {}),
         lambda: fcntl.ioctl(theirs, termios.TIOCSCTTY, 0),
         stdin=theirs,
+        below=("sh", "-c", SHELL, "sh"),
     )
     os.close(theirs)
     log.touch()
@@ -146,9 +150,10 @@ def _start(
     environ: Mapping[str, str] | None,
     prepare: Callable[[], object] | None,
     stdin: int = subprocess.DEVNULL,
+    below: tuple[str, ...] = (),
 ) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        [sys.executable, "-m", "gemma_serve", *map(str, words)],
+        [*below, sys.executable, "-m", "gemma_serve", *map(str, words)],
         stdin=stdin,
         stdout=output,
         stderr=output,

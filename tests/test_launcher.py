@@ -201,8 +201,8 @@ def test_unknown_model_id_without_network(serve: Serve) -> None:
         assert_refused(
             command,
             3,
-            "The config.json of model 'nobody/nothing' can't be fetched from the Hugging Face Hub "
-            "(LocalEntryNotFoundError); check the network, or name a local directory.",
+            "The config.json of model 'nobody/nothing' is not in the Hugging Face cache and "
+            "HF_HUB_OFFLINE is set; unset it, or name a local directory.",
         )
 
 
@@ -389,7 +389,8 @@ def test_drain_bound_cuts_a_long_stream(serve: Serve) -> None:
 
         assert "[DONE]" not in events_of(answer)
         assert command.ended() == 0
-        assert command.last_line() == "Cut off (open requests: 1)."
+        assert "Cut off (open requests: 1)." in command.output()
+        assert "Traceback" not in command.output()
 
 
 @pytest.mark.usefixtures("serve_profile")
@@ -413,7 +414,8 @@ def test_ctrl_c_drains_and_a_second_one_does_not_wait(tiny_profile: Path, tmp_pa
 
         command.type("\x03")
         assert "[DONE]" not in events_of(endless)
-        assert (command.ended(), command.last_line()) == (0, "Cut off (open requests: 1).")
+        assert command.ended() == 0
+        assert "Cut off (open requests: 1)." in command.output()
 
 
 @pytest.mark.usefixtures("serve_profile")
@@ -429,5 +431,5 @@ def test_killed_engine(serve: Serve) -> None:
         events = events_of(answer)
         assert command.ended() == 1
         assert "The engine died" in command.output()
-        print(events[-3:])
-        assert 0
+        assert '"error"' in events[-2]
+        assert events[-1] == "[DONE]"

@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import httpx
+
 from gemma_serve.errors import ModelError
 from gemma_serve.gemma.architecture import Checkpoint, ConfigSource, quantization_of
 from gemma_serve.gemma.facts import facts_for
@@ -19,6 +21,8 @@ from gemma_serve.gemma.family import generation_of
 from gemma_serve.gemma.weights import check_is_directory, check_servable, safetensors_bytes
 
 __all__ = ["Checkpoint", "ConfigSource", "check_servable", "looks_like_path", "read_checkpoint"]
+
+HUB_ANSWER_S = 5.0
 
 
 def read_checkpoint(model: str, revision: str | None = None, *, download: bool) -> Checkpoint:
@@ -134,6 +138,7 @@ def _download(model: str, revision: str | None) -> Path:
     from huggingface_hub import hf_hub_download
 
     at = f" at revision {revision!r}" if revision else ""
+    _check_hub_answers(model)
     try:
         return Path(hf_hub_download(model, "config.json", revision=revision))
     except hub.GatedRepoError:
@@ -148,6 +153,24 @@ def _download(model: str, revision: str | None) -> Path:
             "check the name and the revision."
         ) from None
     except Exception as error:  # the network may fail in any way; the user gets one line
+        raise ModelError(
+            f"The config.json of model {model!r} can't be fetched from the Hugging Face Hub "
+            f"({type(error).__name__}); check the network, or name a local directory."
+        ) from error
+
+
+def _check_hub_answers(model: str) -> None:
+    # huggingface_hub would try five times, for half a minute, before it said so.
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        raise ModelError(
+            f"The config.json of model {model!r} is not in the Hugging Face cache and "
+            "HF_HUB_OFFLINE is set; unset it, or name a local directory."
+        )
+    try:
+        httpx.head(constants.ENDPOINT, timeout=HUB_ANSWER_S)
+    except httpx.HTTPError as error:
         raise ModelError(
             f"The config.json of model {model!r} can't be fetched from the Hugging Face Hub "
             f"({type(error).__name__}); check the network, or name a local directory."
