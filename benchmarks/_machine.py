@@ -81,7 +81,7 @@ def measure_quiet(measure: Callable[[int], dict[str, Any]], count: int) -> list[
 
 
 def conditions() -> dict[str, Any]:
-    """What a reader needs to judge the figures, and to make them again."""
+    """What a reader needs to judge the figures; taken before the first start, for the commit."""
     return {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "cpu": _cpu_model(),

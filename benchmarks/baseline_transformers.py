@@ -28,9 +28,9 @@ BAR = 20.0
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure, print the table, write the record."""
-    options = _options(argv)
+    options, known = _options(argv), conditions()
     rounds = [_measure_round(number, options) for number in range(options.rounds)]
-    record = _record(options, rounds)
+    record = _record(options, known, rounds)
     print(_table(record))
     if options.json:
         options.json.write_text(json.dumps(record, indent=1) + "\n")
@@ -112,7 +112,9 @@ def _speed(runs: list[dict[str, Any]]) -> dict[str, float]:
     }
 
 
-def _record(options: argparse.Namespace, rounds: list[dict[str, Any]]) -> dict[str, Any]:
+def _record(
+    options: argparse.Namespace, known: dict[str, Any], rounds: list[dict[str, Any]]
+) -> dict[str, Any]:
     speeds = {
         name: [one[name]["tokens_per_s"] for one in rounds]
         for name in ("gemma-serve", "transformers")
@@ -120,7 +122,7 @@ def _record(options: argparse.Namespace, rounds: list[dict[str, Any]]) -> dict[s
     summary = ratio(speeds["gemma-serve"], speeds["transformers"])
     return {
         "what": f"{options.profile}: {options.streams} streams against one request at a time",
-        "conditions": conditions(),
+        "conditions": known,
         "commands": {
             "gemma-serve": f"python -m gemma_serve serve {options.profile}",
             "transformers": "python -m benchmarks._generate",

@@ -24,7 +24,7 @@ from benchmarks._servers import Running, free_port, gemma_serve, locked, running
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure, print the table, write the record."""
-    options = _options(argv)
+    options, known = _options(argv), conditions()
     variants = {name: _environ(settings) for name, *settings in options.variant}
     starts = []
     for number in range(options.rounds):
@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 starts.append(_measure_start(name, variants[name], number, options))
     record = {
         "what": f"{options.profile_name or options.profile}: tokens/s by environment variables",
-        "conditions": conditions(),
+        "conditions": known,
         "variants": {name: _public(environ) for name, environ in variants.items()},
         "method": [
             f"{options.rounds} starts of each, a discarded wave a cell, then {options.waves} waves "

@@ -42,7 +42,7 @@ METRICS = ("tokens_per_s", "api_cpu_us_per_token")
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure, print the table, write the record."""
-    options = _options(argv)
+    options, known = _options(argv), conditions()
     with tempfile.TemporaryDirectory() as scratch:
         model = options.model or _make_tiny(Path(scratch, "tiny"))
         profile = Path(scratch, "tiny.yaml")
@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 # ABBA: a machine that grows slower or faster favours neither side.
                 for command in sides if number % 2 == 0 else sides[::-1]:
                     starts.append(_measure_start(command, port, number, options))
-        record = _record(options, starts, sides, [str(model), scratch])
+        record = _record(options, known, starts, sides, [str(model), scratch])
     print(_table(record))
     if options.json:
         options.json.write_text(json.dumps(record, indent=1) + "\n")
@@ -136,13 +136,14 @@ def _measure_wave(
 
 def _record(
     options: argparse.Namespace,
+    known: dict[str, Any],
     starts: list[dict[str, Any]],
     sides: Sequence[Command],
     private: Sequence[str],
 ) -> dict[str, Any]:
     return {
         "what": f"streaming chats of {options.max_tokens} tokens, ours against vLLM's own server",
-        "conditions": conditions(),
+        "conditions": known,
         "profile": PROFILE.format(model="<tiny model of tests/tiny_gemma.py>"),
         "commands": {side.name: _public(side, private) for side in sides},
         "peer_environment": dict(sides[1].environ),

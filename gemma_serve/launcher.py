@@ -121,7 +121,10 @@ class Server:
 
     async def serve(self) -> int:
         """Start, wait for a reason to end, and end everything."""
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        numbers = [signal.SIGINT, signal.SIGTERM]
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup has it
+            numbers.append(signal.SIGHUP)
+        for number in numbers:
             asyncio.get_running_loop().add_signal_handler(number, self._on_signal)
         try:
             await self.http.start()
