@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 # How often a start is looked at for new events, and a running engine for its death.
 POLL_S = 0.2
+# As often as vLLM's own server does.
+LOG_STATS_S = 10.0
 # What vLLM's processes get to end by themselves before they are killed.
 ENGINE_EXIT_S = 2.0
 # Python's resource tracker frees the shared memory of vLLM's ended processes, and would warn of it
@@ -206,9 +208,15 @@ class Server:
     # --- run
 
     async def _engine_death(self) -> None:
-        # vLLM sets a flag and wakes nobody.
-        while self.state.alive:  # noqa: ASYNC110
+        """Wait until the engine dies; meanwhile let vLLM log, and so empty, its statistics."""
+        engine, loop = self.state.running_engine(), asyncio.get_running_loop()
+        due_s = loop.time() + LOG_STATS_S
+        # vLLM sets a flag when the engine dies, and wakes nobody.
+        while self.state.alive:
             await asyncio.sleep(POLL_S)
+            if loop.time() >= due_s:
+                due_s += LOG_STATS_S
+                await engine.log_stats()
         self.progress.say("The engine died; the lines above are vLLM's own. Shutting down.")
 
     # --- end

@@ -155,6 +155,10 @@ class Engine:
             raise _refusal(result)
         return result
 
+    async def log_stats(self) -> None:
+        """Log throughput since the last call (at INFO), and forget what was collected for it."""
+        await self.client.do_log_stats()
+
     def shutdown(self, timeout_s: float) -> None:
         """Stop the engine's processes; what still runs after `timeout_s` is killed."""
         self.client.shutdown(timeout=timeout_s)

@@ -118,6 +118,7 @@ def test_engine_client() -> None:
     assert isinstance(client.errored, property)
     assert inspect.iscoroutinefunction(client.get_supported_tasks)
     assert "timeout" in parameters(client.shutdown)
+    assert callable(client.do_log_stats)
     assert "self.renderer = " in inspect.getsource(client.__init__)
     assert "self.vllm_config = " in inspect.getsource(client.__init__)
 
