@@ -22,7 +22,7 @@ from gemma_serve import metrics
 from gemma_serve.api.keys import read_keys
 from gemma_serve.engine.failures import startup_error
 from gemma_serve.engine.plugin import EVENTS_VARIABLE
-from gemma_serve.engine.processes import adopt_orphans, end_children
+from gemma_serve.engine.processes import adopt_orphans, end_children, shared_memory_below
 from gemma_serve.engine.timeline import Timeline, read_events, record_engine_phases
 from gemma_serve.listen import HttpServer, open_ports
 from gemma_serve.plan import Plan, plan_serve
@@ -226,9 +226,12 @@ class Server:
         self.state.begin_draining()
         await self._drain()
         await self.http.stop()
+        left = shared_memory_below()
         if self.state.engine is not None:
             await asyncio.to_thread(self.state.engine.shutdown, ENGINE_EXIT_S)
         await asyncio.to_thread(self._end_processes)
+        for file in left:
+            file.unlink(missing_ok=True)
 
     async def _drain(self) -> None:
         """Wait for open requests, up to limits.drain_s; a second signal ends the wait."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import ctypes
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -14,6 +16,8 @@ PR_SET_CHILD_SUBREAPER = 36
 RESOURCE_TRACKER = "from multiprocessing.resource_tracker"
 # A process that is ending may start another one; those of one that was killed come to us.
 PASSES = 5
+# Source: vLLM 0.32, VLLM_DIST_IDENT in v1/worker/cpu_worker.py and its csrc/cpu/shm.cpp.
+WORKER_MEMORY = "/dev/shm/vllm_dist_"  # noqa: S108
 
 
 def adopt_orphans() -> None:
@@ -34,6 +38,27 @@ def end_children(grace_s: float) -> None:
         for child in alive:
             _quietly(child.kill)
         psutil.wait_procs(alive, timeout=grace_s)
+
+
+def shared_memory_below() -> frozenset[Path]:
+    """
+    The shared memory of vLLM's CPU workers, as long as they live.
+
+    A worker removes it when it ends by itself; one that had to be killed leaves it in /dev/shm.
+    """
+    return frozenset(
+        Path(mapped.path)
+        for child in psutil.Process().children(recursive=True)
+        for mapped in _memory_maps(child)
+        if mapped.path.startswith(WORKER_MEMORY)
+    )
+
+
+def _memory_maps(process: psutil.Process) -> list[Any]:
+    try:
+        return list(process.memory_maps())
+    except psutil.Error:
+        return []
 
 
 def _is_ours(process: psutil.Process) -> bool:
