@@ -18,6 +18,9 @@ import yaml
 ROOT = Path(__file__).parent.parent
 URL = "http://127.0.0.1:8000"
 START_S = 400
+MAKE = {"MAKEFLAGS", "MFLAGS", "MAKEOVERRIDES", "MAKELEVEL", "ARGS", "PROFILE"}
+# As in a terminal of one's own: under `make test ARGS=...`, make hands ARGS on to make serve.
+ENVIRON = {name: value for name, value in os.environ.items() if name not in MAKE}
 
 
 def blocks(language: str) -> list[str]:
@@ -35,7 +38,7 @@ def commands(block: str) -> list[str]:
 def run(command: str) -> str:
     """Run a command in the project's root; what it printed."""
     shell = ["bash", "-c", command]
-    done = subprocess.run(shell, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(shell, cwd=ROOT, env=ENVIRON, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -47,6 +50,7 @@ def started(command: str, log: Path) -> Iterator[None]:
         server = subprocess.Popen(
             ["bash", "-c", command],
             cwd=ROOT,
+            env=ENVIRON,
             stdout=output,
             stderr=output,
             start_new_session=True,
@@ -55,7 +59,8 @@ def started(command: str, log: Path) -> Iterator[None]:
         _wait_until_ready(server, log)
         yield
     finally:
-        os.killpg(server.pid, signal.SIGINT)
+        if server.poll() is None:
+            os.killpg(server.pid, signal.SIGINT)
         server.wait(60)
 
 
