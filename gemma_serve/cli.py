@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from typing import TYPE_CHECKING, Annotated
 
@@ -179,6 +180,18 @@ def main() -> None:
         app()
     except GemmaServeError as error:
         print(f"gemma-serve: {error.message}", file=sys.stderr)
-        sys.exit(error.exit_code)
+        _leave(error.exit_code)
     except KeyboardInterrupt:
-        sys.exit(130)
+        _leave(130)
+    except SystemExit as end:  # typer's way to end a command
+        _leave(end.code if isinstance(end.code, int) else 0)
+
+
+def _leave(code: int) -> None:
+    """Exit; the launcher has ended everything, and what it said last stays the last line."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if "vllm" in sys.modules:
+        # Triton's bindings would print pages of what they leak when the interpreter is taken down.
+        os._exit(code)
+    sys.exit(code)

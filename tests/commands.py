@@ -27,9 +27,6 @@ TRACKER_S = 5
 SHELL = 'trap : INT; "$@"; code=$?; sleep 1; exit $code'
 CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
-# Triton, which vLLM imports, sometimes lists what it leaks when the interpreter ends.
-NANOBIND = re.compile(r"nanobind: | - (leaked|\.\.\.)")
-
 
 @dataclass
 class Command:
@@ -49,9 +46,8 @@ class Command:
         return self.log.read_text(errors="replace")
 
     def last_line(self) -> str:
-        """The last line that it has printed, but for what Triton's bindings say at exit."""
-        lines = [line for line in self.output().splitlines() if not NANOBIND.match(line)]
-        return lines[-1] if lines else ""
+        """The last line that it has printed."""
+        return self.output().rstrip("\n").rpartition("\n")[2]
 
     def wait_for(self, pattern: str) -> str:
         """Wait until the output matches; return the pattern's group, or the match."""
