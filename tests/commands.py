@@ -80,11 +80,20 @@ class Command:
         # Python's resource tracker leaves by itself, a moment after its parent.
         while (left := self.processes()) and time.monotonic() < deadline_s:
             assert all(
-                "from multiprocessing.resource_tracker" in _title(process) for process in left
+                "from multiprocessing.resource_tracker" in _title(process) or _is_zombie(process)
+                for process in left
             ), left
             time.sleep(0.05)
         assert not left, f"left running: {left}"
         return code
+
+
+def _is_zombie(process: psutil.Process) -> bool:
+    """Whether it has ended since it was listed; a zombie has no command line to know it by."""
+    try:
+        return process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
 
 
 def session_of(leader_pid: int) -> list[psutil.Process]:
