@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from gemma_serve.gemma.facts import facts_for
-from gemma_serve.gemma.family import Generation
+from gemma_serve.gemma.family import Family, Generation, family_of
 
 ConfigSource = Literal["local", "hub cache", "packaged facts", "hub"]
 
@@ -88,6 +87,15 @@ class Checkpoint:
     has_chat_template: bool | None  # None: not known without fetching more
     quant_method: str | None
     weight_bytes: int | None  # as stored; the packaged facts say it at bf16
+    generation_config: Mapping[str, Any] | None = None  # None: not known without fetching more
+    added_tokens: Mapping[str, int] = field(default_factory=dict)  # empty: no tokenizer here
+
+    @cached_property
+    def family(self) -> Family | None:
+        """What kind of Gemma it is, by its files alone; None where it is not Gemma."""
+        return family_of(
+            self.config, self.generation_config or {}, self.added_tokens, self.has_chat_template
+        )
 
     @cached_property
     def text(self) -> Mapping[str, Any]:
@@ -212,9 +220,8 @@ class Checkpoint:
 
     @property
     def tool_call_parser(self) -> str | None:
-        """The parser of an official checkpoint that was trained on a format of its own."""
-        facts = facts_for(self.model)
-        return facts.tool_call_parser if facts else None
+        """vLLM's parser for the format that the checkpoint calls tools in."""
+        return self.family.tool_call_parser if self.family else None
 
 
 def quantization_of(config: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from gemma_serve.errors import ModelError
 from gemma_serve.gemma.architecture import Checkpoint, ConfigSource, quantization_of
 from gemma_serve.gemma.facts import facts_for
 from gemma_serve.gemma.family import generation_of
+from gemma_serve.gemma.tokens import read_added_tokens
 from gemma_serve.gemma.weights import check_is_directory, check_servable, safetensors_bytes
 
 __all__ = ["Checkpoint", "ConfigSource", "check_servable", "looks_like_path", "read_checkpoint"]
@@ -40,17 +42,28 @@ def read_checkpoint(model: str, revision: str | None = None, *, download: bool) 
         check_is_directory(model, directory)
         return _from_directory(model, directory, "local", path=directory)
     if cached := _cached(model, "config.json", revision):
-        return _from_directory(model, cached.parent, "hub cache")
+        found = _from_directory(model, cached.parent, "hub cache")
+        return _with_generation_config(found, revision) if download else found
     if facts := facts_for(model):
-        return _checkpoint(
-            model, facts.config, "packaged facts", facts.has_chat_template, facts.weight_bytes
+        packaged = Checkpoint(
+            model=model,
+            path=None,
+            config=facts.config,
+            config_source="packaged facts",
+            generation=generation_of(facts.config),
+            has_chat_template=facts.has_chat_template,
+            quant_method=quantization_of(facts.config).get("quant_method"),
+            weight_bytes=facts.weight_bytes,
+            added_tokens=facts.added_tokens,
         )
+        return _with_generation_config(packaged, revision) if download else packaged
     if not download:
         raise ModelError(
             f"The config.json of model {model!r} is neither in the Hugging Face cache nor packaged "
             "with gemma-serve; fetch the checkpoint first, or name a local directory."
         )
-    return _from_directory(model, _download(model, revision).parent, "hub")
+    fetched = _from_directory(model, _download(model, revision).parent, "hub")
+    return _with_generation_config(fetched, revision)
 
 
 def looks_like_path(model: str) -> bool:
@@ -67,30 +80,46 @@ def _from_directory(
         details = _read_json(model, modelopt).get("quantization") or {}
         config = config | {"quantization_config": {"quant_method": "modelopt"} | dict(details)}
     facts = facts_for(model)
-    weight_bytes = safetensors_bytes(directory) or (facts.weight_bytes if facts else None)
-    return _checkpoint(
-        model, config, source, _has_chat_template(model, directory), weight_bytes, path
-    )
-
-
-def _checkpoint(
-    model: str,
-    config: Mapping[str, Any],
-    source: ConfigSource,
-    has_chat_template: bool | None,
-    weight_bytes: int | None,
-    path: Path | None = None,
-) -> Checkpoint:
     return Checkpoint(
         model=model,
         path=path,
         config=config,
         config_source=source,
         generation=generation_of(config),
-        has_chat_template=has_chat_template,
+        has_chat_template=_has_chat_template(model, directory),
         quant_method=quantization_of(config).get("quant_method"),
-        weight_bytes=weight_bytes,
+        weight_bytes=safetensors_bytes(directory) or (facts.weight_bytes if facts else None),
+        generation_config=_generation_config(model, directory, source),
+        added_tokens=_added_tokens(model, directory) or (facts.added_tokens if facts else {}),
     )
+
+
+def _generation_config(
+    model: str, directory: Path, source: ConfigSource
+) -> Mapping[str, Any] | None:
+    file = directory / "generation_config.json"
+    if file.exists():
+        return _read_json(model, file)
+    return {} if source == "local" else None
+
+
+def _with_generation_config(checkpoint: Checkpoint, revision: str | None) -> Checkpoint:
+    """Fetch the generation_config.json of a model on the Hub, if it is not here and can be had."""
+    if checkpoint.generation_config is not None:
+        return checkpoint
+    from huggingface_hub import errors as hub
+    from huggingface_hub import hf_hub_download
+
+    model = checkpoint.model
+    try:
+        _check_hub_answers(model)
+        file = Path(hf_hub_download(model, "generation_config.json", revision=revision))
+        found: Mapping[str, Any] | None = _read_json(model, file)
+    except hub.RemoteEntryNotFoundError:
+        found = {}
+    except Exception:  # vLLM says why the model can't be fetched; without it, nothing is assumed
+        found = None
+    return replace(checkpoint, generation_config=found)
 
 
 def _has_chat_template(model: str, directory: Path) -> bool | None:
@@ -100,6 +129,18 @@ def _has_chat_template(model: str, directory: Path) -> bool | None:
     if not tokenizer.exists():
         return None
     return bool(_read_json(model, tokenizer).get("chat_template"))
+
+
+def _added_tokens(model: str, directory: Path) -> dict[str, int]:
+    file = directory / "tokenizer.json"
+    if not file.exists():
+        return {}
+    try:
+        return read_added_tokens(file)
+    except (OSError, ValueError, TypeError, LookupError) as error:
+        raise ModelError(
+            f"The tokenizer.json of model {model!r} can't be read ({error}); fetch it again."
+        ) from None
 
 
 def _read_json(model: str, file: Path) -> dict[str, Any]:

@@ -19,7 +19,7 @@ class Facts:
     config: Mapping[str, Any]  # shaped as its config.json
     weight_bytes: int  # at bf16
     has_chat_template: bool
-    tool_call_parser: str | None  # where the model was trained on another format than its family
+    added_tokens: Mapping[str, int]  # of its tokenizer, as far as the family needs them
 
 
 def facts_for(model: str) -> Facts | None:
@@ -47,5 +47,5 @@ def _facts(size: Mapping[str, Any]) -> Iterator[Facts]:
                 config=size["config"],
                 weight_bytes=round(size["weight_gib"] * 2**30),
                 has_chat_template=has_chat_template,
-                tool_call_parser=size.get("tool_call_parser"),
+                added_tokens=size.get("added_tokens", {}),
             )

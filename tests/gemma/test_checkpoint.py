@@ -12,7 +12,7 @@ from transformers import CONFIG_MAPPING, Gemma4Config
 from gemma_serve.errors import ModelError
 from gemma_serve.gemma.architecture import _DEFAULTS
 from gemma_serve.gemma.checkpoint import check_servable, read_checkpoint
-from gemma_serve.gemma.family import Generation
+from gemma_serve.gemma.family import Family, Generation
 from gemma_serve.profile.schema import Profile
 from tests.engine.derive import checkpoint_of
 from tests.tiny_gemma import make_tiny_gemma
@@ -75,6 +75,53 @@ def test_facts_stand_in_for_a_config_that_is_not_here() -> None:
     assert checkpoint.config_source == "packaged facts"
     assert checkpoint.num_attention_heads == 32
     assert checkpoint.bidirectional_image_attention
+
+
+def test_family_of_a_directory(copy: Path) -> None:
+    """The tokenizer and generation_config.json are read too, and decide the family."""
+    checkpoint = read_checkpoint(str(copy), download=False)
+    assert checkpoint.generation_config["eos_token_id"] == [1, 106]
+    assert checkpoint.added_tokens["<end_of_turn>"] == 106
+    assert checkpoint.family == Family(Generation.GEMMA_3, True, False)
+    assert checkpoint.tool_call_parser == "pythonic"
+
+    file = copy / "tokenizer.json"
+    text = file.read_text()
+    for old, new in (
+        ("<unused42>", "<start_function_call>"),
+        ("<unused43>", "<end_function_call>"),
+    ):
+        text = text.replace(old, new)
+    file.write_text(text.replace("<unused46>", "<escape>"))
+    renamed = read_checkpoint(str(copy), download=False)
+    assert renamed.family == Family(Generation.GEMMA_3, True, True)
+    assert renamed.tool_call_parser == "functiongemma"
+
+
+def test_family_without_a_tokenizer(copy: Path) -> None:
+    """A directory with a config.json alone is known by it."""
+    for name in ("tokenizer.json", "tokenizer_config.json", "generation_config.json"):
+        (copy / name).unlink()
+    (copy / "chat_template.jinja").unlink()
+    checkpoint = read_checkpoint(str(copy), download=False)
+    assert (checkpoint.added_tokens, checkpoint.generation_config) == ({}, {})
+    assert checkpoint.family == Family(Generation.GEMMA_3, True, False)
+
+
+def test_family_of_the_facts() -> None:
+    """The packaged facts tell FunctionGemma from the Gemma 3 whose size it has."""
+    function = read_checkpoint("google/functiongemma-270m-it", download=False)
+    plain = read_checkpoint("google/gemma-3-270m", download=False)
+    assert function.family == Family(Generation.GEMMA_3, True, True)
+    assert plain.family == Family(Generation.GEMMA_3, False, False)
+
+
+def test_broken_tokenizer_is_refused(copy: Path) -> None:
+    """A tokenizer.json that was cut off is refused by name, before the engine would be."""
+    (copy / "tokenizer.json").write_text('{"added_tokens": [')
+    assert refusal(copy).startswith(
+        f"The tokenizer.json of model '{copy}' can't be read (Expecting"
+    )
 
 
 @pytest.mark.parametrize("model_type", sorted(_DEFAULTS))
