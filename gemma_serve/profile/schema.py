@@ -15,6 +15,10 @@ Port = Annotated[int, Field(ge=0, le=65535)]
 PositiveInt = Annotated[int, Field(ge=1)]
 
 
+# vLLM would take 999 in one request.
+DEFAULT_IMAGES = 4
+
+
 class Section(BaseModel):
     """A part of the profile: frozen, and an unknown key is a mistake."""
 
@@ -22,21 +26,83 @@ class Section(BaseModel):
 
 
 class Chat(Section):
-    """How messages become a prompt, and answers become tool calls and reasoning."""
+    """
+    How messages become a prompt, and answers become tool calls and reasoning.
+
+    The rules from `system_to_user` on mend what a Gemma template refuses or garbles. Each fires
+    only where the template can't do it by itself, and is named in the x-gemma-serve-prompt header.
+    """
 
     template: str | None = Field(
         None,
-        description="A Jinja file, or the name of a packaged template (gemma3). "
+        description="A Jinja file, or the name of a packaged template (gemma1, gemma2, gemma3, "
+        "gemma3_tools, gemma3n, gemma4, gemma4_large). "
         "Default: the checkpoint's own; a packaged one by generation where it has none.",
     )
     tool_call_parser: str | None = Field(
-        None, description="vLLM's tool parser. Default: by generation (Gemma 4: gemma4, else none)."
+        None,
+        description="vLLM's tool parser. Default: by generation (Gemma 3 and 3n: pythonic, "
+        "Gemma 4: gemma4, FunctionGemma: functiongemma, else none).",
     )
     reasoning_parser: str | None = Field(
         None, description="vLLM's reasoning parser. Default: by generation (Gemma 4: gemma4)."
     )
     enable_thinking: bool | None = Field(
         None, description="The template's default for enable_thinking (Gemma 4)."
+    )
+    strict: bool = Field(
+        False, description="Change nothing; the error names the rule that would have helped."
+    )
+    system_to_user: bool = Field(
+        True, description="A leading system message opens the first user turn (Gemma 1, 2)."
+    )
+    merge_system: Literal["leading", "user", False] = Field(
+        "leading",
+        description="Further system messages join the leading one, or become user turns.",
+    )
+    developer_to_system: bool = Field(True, description="Role developer becomes system.")
+    merge_turns: bool = Field(
+        True, description="Turns of one role in a row are joined with an empty line."
+    )
+    assistant_first: Literal["user_turn", "drop", False] = Field(
+        "user_turn",
+        description="A conversation that opens with the assistant: an empty user turn is put "
+        "before it, or it is dropped.",
+    )
+    tools_as_text: bool = Field(
+        True,
+        description="Tools, their calls and results are written as text where the template has "
+        "no place for them.",
+    )
+    empty_content: bool = Field(
+        True, description="Missing content becomes ''; an empty last assistant turn is dropped."
+    )
+    text_parts: bool = Field(
+        True, description="Lists of text parts become one string where a string is wanted."
+    )
+    image_parts: bool = Field(
+        True, description="Hugging Face image parts (url, image, base64) become image_url."
+    )
+    model_role: bool = Field(True, description="Role model becomes assistant.")
+    prefill: bool = Field(True, description="A last assistant message is continued, not closed.")
+
+
+class Images(Section):
+    """What a request's images may be, and how the model sees them."""
+
+    fetch_urls: bool = Field(
+        False, description="Fetch images by https URL, from public addresses only."
+    )
+    fetch_timeout_s: Annotated[float, Field(gt=0)] = Field(
+        5.0, description="Seconds that fetching one image may take in all."
+    )
+    max_bytes: PositiveInt = Field(10_000_000, description="Largest image as it is sent.")
+    max_pixels: PositiveInt = Field(40_000_000, description="Largest width x height.")
+    pan_and_scan: bool = Field(
+        False, description="Gemma 3: also show the model crops of images that are not square."
+    )
+    max_soft_tokens: Literal[70, 140, 280, 560, 1120] | None = Field(
+        None, description="Gemma 4: tokens that one image becomes. Default: the model's (280)."
     )
 
 
@@ -87,6 +153,14 @@ class Limits(Section):
     max_queued_tokens: PositiveInt | None = Field(
         None, description="Prompt tokens in prefill before 503 (vLLM: max_num_queued_tokens)."
     )
+    max_tokens: PositiveInt | None = Field(
+        None, description="Longest answer in tokens. Default: what is left of the context."
+    )
+    max_text_chars: PositiveInt = Field(
+        4 * 1024 * 1024, description="Characters of text in one request, before tokenising."
+    )
+    max_messages: PositiveInt = Field(2048, description="Messages in one request.")
+    max_tools: PositiveInt = Field(128, description="Tools in one request.")
     drain_s: Annotated[float, Field(ge=0)] = Field(
         30.0, description="Seconds that SIGTERM leaves to requests in flight."
     )
@@ -161,6 +235,7 @@ class Profile(Section):
     allow_other_models: bool = Field(False, description="Serve a model that is not Gemma.")
 
     chat: Chat = Chat()
+    images: Images = Images()
     server: Server = Server()
     limits: Limits = Limits()
     slo: Slo = Slo()
@@ -177,3 +252,10 @@ class Profile(Section):
     extends: str | None = Field(
         None, description="Another profile, by name or path, that this one changes."
     )
+
+    @property
+    def max_images(self) -> int:
+        """Images that one request may carry to a model that sees."""
+        if self.text_only:
+            return 0
+        return DEFAULT_IMAGES if self.images_per_prompt is None else self.images_per_prompt

@@ -34,6 +34,10 @@ chat:
   tool_call_parser: gemma4
   reasoning_parser: gemma4
   enable_thinking: false
+  strict: true
+  merge_system: user
+  assistant_first: false
+images: {fetch_urls: true, fetch_timeout_s: 2, max_bytes: 1000, max_soft_tokens: 70}
 server:
   host: 0.0.0.0
   port: 0
