@@ -1,20 +1,19 @@
-"""Our text of Gemma 3's chat template renders what the published one renders."""
+"""Our texts of Gemma 3's chat template render what the published one renders."""
 
 from __future__ import annotations
 
 import json
-from importlib import resources
 from typing import Any
 
-import jinja2
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from transformers.utils.chat_template_utils import render_jinja_template
 
+from tests.chat.stock import outcome, packaged
 from tests.official_gemma3 import official_gemma3
 
-OURS = (resources.files("gemma_serve") / "chat/templates/gemma3.jinja").read_text("utf-8")
+OURS = packaged("gemma3")
+TOOLS = packaged("gemma3_tools")
 
 
 @pytest.fixture(scope="module")
@@ -23,20 +22,6 @@ def stock(tmp_path_factory: pytest.TempPathFactory) -> str:
     directory = official_gemma3(tmp_path_factory.getbasetemp())
     template: str = json.loads((directory / "tokenizer_config.json").read_text())["chat_template"]
     return template
-
-
-def outcome(template: str, messages: Any, **variables: Any) -> tuple[str, str]:
-    """What rendering gives: the text, or the error (its message too where the template raised)."""
-    try:
-        texts, _ = render_jinja_template(
-            conversations=[messages], chat_template=template, **variables
-        )
-    except jinja2.TemplateError as error:
-        message = str(error) if type(error) is jinja2.TemplateError else ""
-        return type(error).__name__, message
-    except (TypeError, ValueError) as error:
-        return type(error).__name__, ""
-    return "rendered", texts[0]
 
 
 def user(content: Any) -> dict[str, Any]:
@@ -107,9 +92,11 @@ DISORDERLY = st.lists(
 def test_renders_what_the_published_template_renders(
     stock: str, messages: Any, add_generation_prompt: bool, bos_token: str
 ) -> None:
-    """Byte for byte the same text, or an error in the same case, for any conversation."""
+    """Byte for byte the same text, or the same error; gemma3_tools too, where no tool speaks."""
     variables = {"add_generation_prompt": add_generation_prompt, "bos_token": bos_token}
     assert outcome(OURS, messages, **variables) == outcome(stock, messages, **variables)
+    if all(message.get("role") != "tool" for message in messages):
+        assert outcome(TOOLS, messages, **variables) == outcome(stock, messages, **variables)
 
 
 def test_absent_variables_render_alike(stock: str) -> None:
