@@ -1,4 +1,4 @@
-"""The tiny Gemma 3 that the engine tests serve."""
+"""The tiny Gemma 3 that the engine tests serve, and the one that takes images."""
 
 from __future__ import annotations
 
@@ -6,9 +6,26 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from PIL import Image
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    AutoTokenizer,
+)
 
+from gemma_serve.gemma.checkpoint import read_checkpoint
 from tests.tiny_gemma import BOS, CONTROL_TOKENS, END_OF_TURN, EOS, START_OF_TURN, make_tiny_gemma
+from tests.tiny_gemma_vision import (
+    END_OF_IMAGE,
+    IMAGE_SOFT_TOKEN,
+    NEWLINES,
+    SOFT_TOKENS,
+    START_OF_IMAGE,
+    TOKENS_PER_IMAGE,
+    make_tiny_gemma_vision,
+)
 
 
 @pytest.fixture(scope="module")
@@ -16,12 +33,22 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_tiny_gemma(tmp_path_factory.mktemp("tiny") / "gemma")
 
 
-def test_two_calls_write_the_same_bytes(checkpoint: Path, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def vision_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiny_gemma_vision(tmp_path_factory.mktemp("tiny-vision") / "gemma")
+
+
+def different_files(one: Path, other: Path) -> list[str]:
+    names = {path.name for directory in (one, other) for path in directory.iterdir()}
+    return [n for n in names if (one / n).read_bytes() != (other / n).read_bytes()]
+
+
+def test_two_calls_write_the_same_bytes(
+    checkpoint: Path, vision_checkpoint: Path, tmp_path: Path
+) -> None:
     """A failing test can be run again on the very same model."""
-    again = make_tiny_gemma(tmp_path)
-    names = sorted(path.name for path in checkpoint.iterdir())
-    assert names == sorted(path.name for path in again.iterdir())
-    assert [n for n in names if (checkpoint / n).read_bytes() != (again / n).read_bytes()] == []
+    assert different_files(checkpoint, make_tiny_gemma(tmp_path / "text")) == []
+    assert different_files(vision_checkpoint, make_tiny_gemma_vision(tmp_path / "vision")) == []
 
 
 def test_caller_keeps_its_random_state(tmp_path: Path) -> None:
@@ -43,10 +70,11 @@ def test_control_tokens_are_single_ids(checkpoint: Path) -> None:
     assert tokenizer.convert_tokens_to_ids("<end_of_turn>") == END_OF_TURN == 106
 
 
-@pytest.mark.parametrize("text", ["two  spaces", "line\n\nline\t", "Grüße, 日本, 🙂", ""])
-def test_text_survives_the_tokenizer(checkpoint: Path, text: str) -> None:
+@pytest.mark.parametrize("text", ["two  spaces", "line\n\nline\t", "Grüße, 日本, 🙂", "", "\n" * 9])
+@pytest.mark.parametrize("which", ["checkpoint", "vision_checkpoint"])
+def test_text_survives_the_tokenizer(which: str, text: str, request: pytest.FixtureRequest) -> None:
     """A byte-level tokenizer gives back any text, after the one BOS that it adds."""
-    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+    tokenizer = AutoTokenizer.from_pretrained(request.getfixturevalue(which))
     ids = tokenizer.encode(text)
     assert ids.count(BOS) == 1
     assert tokenizer.decode(ids, skip_special_tokens=True) == text
@@ -74,3 +102,46 @@ def test_overrides_reach_the_config(tmp_path: Path) -> None:
     directory = make_tiny_gemma(tmp_path, num_attention_heads=1, num_key_value_heads=1)
     config = AutoConfig.from_pretrained(directory)
     assert (config.num_attention_heads, config.num_key_value_heads, config.head_dim) == (1, 1, 32)
+
+
+# --- the one that takes images
+
+
+def test_vision_checkpoint_is_gemma_3_with_a_tower(vision_checkpoint: Path) -> None:
+    """Its config.json says what published multimodal checkpoints say."""
+    checkpoint = read_checkpoint(str(vision_checkpoint), download=False)
+    assert checkpoint.architecture == "Gemma3ForConditionalGeneration"
+    assert checkpoint.modalities == ("image",)
+    assert checkpoint.bidirectional_image_attention
+
+
+def test_newline_runs_are_single_ids(vision_checkpoint: Path) -> None:
+    """One to four newlines are one token each, as Gemma 3's processor in vLLM expects."""
+    tokenizer = AutoTokenizer.from_pretrained(vision_checkpoint)
+    ids = [tokenizer.encode(run, add_special_tokens=False) for run in NEWLINES]
+    assert ids == [[tokenizer.get_vocab()[run]] for run in NEWLINES]
+
+
+def test_processor_writes_the_tokens_of_an_image(vision_checkpoint: Path) -> None:
+    """transformers' own processor makes of an image what the tests count."""
+    processor = AutoProcessor.from_pretrained(vision_checkpoint)
+    image = Image.new("RGB", (30, 20))
+    two_newlines = processor.tokenizer.get_vocab()["\n\n"]
+    [ids] = processor(text="<start_of_image>", images=[image])["input_ids"]
+    soft_tokens = [IMAGE_SOFT_TOKEN] * SOFT_TOKENS
+    tokens = [two_newlines, START_OF_IMAGE, *soft_tokens, END_OF_IMAGE, two_newlines]
+    assert ids == [BOS, *tokens]
+    assert len(tokens) == TOKENS_PER_IMAGE
+
+
+def test_image_changes_what_the_model_says(vision_checkpoint: Path) -> None:
+    """The projector is not all zeros: two images give two answers, in transformers too."""
+    processor = AutoProcessor.from_pretrained(vision_checkpoint)
+    model = AutoModelForImageTextToText.from_pretrained(vision_checkpoint, dtype=torch.float32)
+    logits = []
+    for colour in ("black", "white"):
+        image = Image.new("RGB", (30, 20), colour)
+        inputs = processor(text="<bos><start_of_image>", images=[image], return_tensors="pt")
+        with torch.inference_mode():
+            logits.append(model(**inputs).logits[0, -1])
+    assert not torch.allclose(*logits, atol=0.01)

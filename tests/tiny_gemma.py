@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 import pydoc_data.topics
+from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-from transformers import Gemma3ForCausalLM, Gemma3TextConfig
+from transformers import Gemma3ForCausalLM, Gemma3TextConfig, PreTrainedModel
 
 VOCAB_SIZE = 4096
 SEED = 0
@@ -27,6 +28,16 @@ CONTROL_TOKENS = [
     *("<start_of_image>", "<end_of_image>", "<image_soft_token>"),
 ]
 PAD, EOS, BOS, START_OF_TURN, END_OF_TURN = 0, 1, 2, 105, 106
+# What AutoTokenizer reads; the class is the plain one, Gemma's own is no byte-level tokenizer.
+TOKENIZER_CONFIG = {
+    "tokenizer_class": "PreTrainedTokenizerFast",
+    "bos_token": "<bos>",
+    "eos_token": "<eos>",
+    "pad_token": "<pad>",
+    "unk_token": "<unk>",
+    "clean_up_tokenization_spaces": False,
+    "model_max_length": 8192,
+}
 
 
 def make_tiny_gemma(directory: Path, **overrides: Any) -> Path:
@@ -38,21 +49,12 @@ def make_tiny_gemma(directory: Path, **overrides: Any) -> Path:
         overrides: Fields of transformers' Gemma3TextConfig; two calls with the same ones write
             the same bytes.
     """
-    directory.mkdir(parents=True, exist_ok=True)
-    _write_model(directory, _config(overrides))
-    _train_tokenizer().save(str(directory / "tokenizer.json"))
-    _write_json(directory / "tokenizer_config.json", _tokenizer_config())
-    _write_json(
-        directory / "generation_config.json",
-        {"bos_token_id": BOS, "eos_token_id": [EOS, END_OF_TURN], "pad_token_id": PAD}
-        | {"do_sample": True, "top_k": 64, "top_p": 0.95},
-    )
-    template = files("gemma_serve") / "chat" / "templates" / "gemma3.jinja"
-    (directory / "chat_template.jinja").write_text(template.read_text())
+    write_model(directory, lambda: Gemma3ForCausalLM(text_config(**overrides)))
+    write_text_files(directory, train_tokenizer(), TOKENIZER_CONFIG)
     return directory
 
 
-def _config(overrides: dict[str, Any]) -> Gemma3TextConfig:
+def text_config(**overrides: Any) -> Gemma3TextConfig:
     """Build the config; head_dim 32 is the smallest that vLLM's CPU attention takes."""
     shape = {
         "vocab_size": VOCAB_SIZE,
@@ -71,19 +73,35 @@ def _config(overrides: dict[str, Any]) -> Gemma3TextConfig:
     return Gemma3TextConfig(**(shape | tokens | {"dtype": "bfloat16"} | overrides))
 
 
-def _write_model(directory: Path, config: Gemma3TextConfig) -> None:
-    """Write config.json and weights drawn with a fixed seed."""
+def write_model(directory: Path, draw: Callable[[], PreTrainedModel]) -> None:
+    """Write config.json and the weights that `draw` makes, from a fixed seed."""
+    directory.mkdir(parents=True, exist_ok=True)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
-        model = Gemma3ForCausalLM(config)
+        model = draw()
     # Tied embeddings: short rows make a control token distinct as input and unlikely as output, so
     # that answers are text and as long as was asked for.
     with torch.no_grad():
         model.get_input_embeddings().weight[: len(CONTROL_TOKENS)] *= 0.1
-    model.to(config.dtype).save_pretrained(directory)
+    model.to(model.config.dtype).save_pretrained(directory)
 
 
-def _train_tokenizer() -> Tokenizer:
+def write_text_files(
+    directory: Path, tokenizer: Tokenizer, tokenizer_config: dict[str, Any]
+) -> None:
+    """Write what a checkpoint has beside its weights: tokenizer, chat template, sampling."""
+    tokenizer.save(str(directory / "tokenizer.json"))
+    write_json(directory / "tokenizer_config.json", tokenizer_config)
+    write_json(
+        directory / "generation_config.json",
+        {"bos_token_id": BOS, "eos_token_id": [EOS, END_OF_TURN], "pad_token_id": PAD}
+        | {"do_sample": True, "top_k": 64, "top_p": 0.95},
+    )
+    template = files("gemma_serve") / "chat" / "templates" / "gemma3.jinja"
+    (directory / "chat_template.jinja").write_text(template.read_text())
+
+
+def train_tokenizer() -> Tokenizer:
     """Train a byte-level BPE on Python's own documentation: English, with some code."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -101,18 +119,5 @@ def _train_tokenizer() -> Tokenizer:
     return tokenizer
 
 
-def _tokenizer_config() -> dict[str, Any]:
-    """Build what AutoTokenizer reads; the class is the plain one, Gemma's own is no byte-level."""
-    return {
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "bos_token": "<bos>",
-        "eos_token": "<eos>",
-        "pad_token": "<pad>",
-        "unk_token": "<unk>",
-        "clean_up_tokenization_spaces": False,
-        "model_max_length": 8192,
-    }
-
-
-def _write_json(path: Path, value: dict[str, Any]) -> None:
+def write_json(path: Path, value: dict[str, Any]) -> None:
     path.write_text(json.dumps(value, indent=2) + "\n")
