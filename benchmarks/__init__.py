@@ -1,1 +1,1 @@
-"""Measurements of a running server over HTTP; nothing here imports gemma_serve."""
+"""Measurements over HTTP; only prompt_layer.py, for a part without a port, imports gemma_serve."""

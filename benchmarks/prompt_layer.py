@@ -1,0 +1,129 @@
+"""
+What the prompt layer costs: normalise, guard, render and tokenise, against vLLM's renderer alone.
+
+    python -m benchmarks.prompt_layer --out benchmarks/results/DATE-prompt-layer.json
+
+Both renderers stand in one process, on one tokenizer and one chat template (the embedded Gemma 3
+270M's), and get the same messages in ABBA order. The one measurement here that imports gemma_serve:
+what it measures has no port.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks._machine import conditions
+from benchmarks._paired import ratio, verdict
+
+BAR = 1.15
+SENTENCE = "The quick brown fox jumps over the lazy dog while 7 <b>birds</b> watch in peace. "
+
+
+def main() -> None:
+    """Measure, print the table, and write the record."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[1])
+    parser.add_argument("--profile", default="gemma-3-270m")
+    parser.add_argument("--turns", type=int, default=20)
+    parser.add_argument("--tokens", type=int, default=4000, help="of the whole prompt, about")
+    parser.add_argument("--rounds", type=int, default=12)
+    parser.add_argument("--renders", type=int, default=40, help="a cell")
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    record = asyncio.run(measure(options))
+    print(json.dumps(record["summary"], indent=2))
+    if options.out:
+        options.out.write_text(json.dumps(record, indent=2) + "\n")
+
+
+async def measure(options: argparse.Namespace) -> dict[str, Any]:
+    """Render in turns with both, and compare CPU seconds by round."""
+    about = conditions()
+    ours, theirs = await renderers(options.profile)
+    messages = conversation(options.turns, options.tokens)
+    num_tokens = len(await render(ours, messages))
+    if await render(theirs, messages) != await render(ours, messages):
+        raise RuntimeError("the two renderers give different prompts for this conversation")
+    cells: dict[str, list[float]] = {"gemma-serve": [], "vllm": []}
+    both = {"gemma-serve": ours, "vllm": theirs}
+    for number in range(options.rounds):
+        order = ["gemma-serve", "vllm"][:: 1 if number % 2 == 0 else -1]
+        for name in order:
+            cells[name].append(await cpu_ms(both[name], messages, options.renders))
+    summary = ratio(cells["gemma-serve"], cells["vllm"])
+    return {
+        "conditions": about,
+        "method": [
+            f"{options.turns} turns, {num_tokens} tokens, no tools, no control tokens, no images",
+            f"{options.rounds} rounds in ABBA order; a cell is {options.renders} renders, one at a "
+            "time, after one that does not count",
+            "CPU: time.process_time of the process, all its threads, by render",
+            "vllm: its HfRenderer on the same config, tokenizer and template",
+        ],
+        "cpu_ms": cells,
+        "summary": {
+            "cpu_ms_median": {name: round(statistics.median(v), 3) for name, v in cells.items()},
+            "ours_over_vllm": summary,
+            "bar": {"at_most": BAR},
+            "verdict": verdict(summary, at_most=BAR),
+        },
+    }
+
+
+async def renderers(profile: str) -> tuple[Any, Any]:
+    """Ours and vLLM's own OnlineRenderer, for one profile."""
+    import copy
+    import os
+
+    from gemma_serve.plan import plan_serve
+    from gemma_serve.profile.load import load_profile
+
+    loaded = load_profile(profile, [])
+    plan = plan_serve(loaded, print)
+    os.environ.update(plan.resolved.env_dict())
+
+    from vllm.renderers.hf import HfRenderer  # noqa: TID251  # the peer
+
+    from gemma_serve.engine.vllm import renderer_without_engine
+
+    resolved = plan.resolved
+    ours = await renderer_without_engine(
+        resolved.engine_kwargs(), resolved.frontend_kwargs(), loaded.profile, plan.checkpoint
+    )
+    theirs = copy.copy(ours)
+    theirs.renderer = HfRenderer(ours.renderer.config, ours.renderer.tokenizer)
+    return ours, theirs
+
+
+def conversation(turns: int, tokens: int) -> list[dict[str, str]]:
+    """A system message, then alternating turns, user last for an even number."""
+    text = SENTENCE * max(1, round(tokens / turns / 20))
+    roles = ["system", *("user" if turn % 2 == 0 else "assistant" for turn in range(turns - 1))]
+    return [{"role": role, "content": f"{turn}. {text}"} for turn, role in enumerate(roles)]
+
+
+async def render(online: Any, messages: list[dict[str, str]]) -> list[int]:
+    """The token ids of a conversation."""
+    from gemma_serve.engine.vllm import ChatRequest
+
+    request = ChatRequest(messages=messages)
+    _, (engine_input,) = await online.render_chat(request)
+    return list(engine_input["prompt_token_ids"])
+
+
+async def cpu_ms(online: Any, messages: list[dict[str, str]], renders: int) -> float:
+    """CPU milliseconds of one render."""
+    await render(online, messages)
+    began_s = time.process_time()
+    for _ in range(renders):
+        await render(online, messages)
+    return (time.process_time() - began_s) / renders * 1000
+
+
+if __name__ == "__main__":
+    main()
