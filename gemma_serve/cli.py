@@ -145,6 +145,28 @@ def chat(
 
 
 @app.command()
+def render(
+    profile: ProfileArgument = DEFAULT_PROFILE,
+    set_: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """
+    Show the exact prompt of a conversation: text, token ids, stop ids and the rules applied.
+
+    Reads JSON from standard input: a list of messages, or the body of a chat completion.
+    Example: gemma-serve render gemma-3-270m < messages.json
+    """
+    from gemma_serve.render import print_rendered
+    from gemma_serve.render import render as render_prompt
+
+    rendered = render_prompt(_load(profile, set_), sys.stdin.read(), _progress())
+    if as_json:
+        print(rendered.model_dump_json(indent=2))
+    else:
+        print_rendered(rendered)
+
+
+@app.command()
 def version() -> None:
     """
     Print the versions of gemma-serve and of the vLLM that it finds.

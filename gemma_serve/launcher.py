@@ -170,12 +170,12 @@ class Server:
             with self.progress.doing("start"):
                 # In a thread of its own, so that probes are answered and signals are heard.
                 pool = ThreadPoolExecutor(1, thread_name_prefix="start-engine")
-                self.starting = pool.submit(_deaf_to_ctrl_c, vllm.start, engine_kwargs, timeline)
+                what = (engine_kwargs, timeline, self.plan.loaded.profile, self.plan.checkpoint)
+                self.starting = pool.submit(_deaf_to_ctrl_c, vllm.start, *what)
                 engine = await asyncio.shield(asyncio.wrap_future(self.starting))
                 self._record_phases()
                 self.state.engine = engine
-                render_s = metrics.TEMPLATE_RENDER.observe
-                await vllm.wire(engine, engine_kwargs, frontend_kwargs, render_s)
+                await vllm.wire(engine, engine_kwargs, frontend_kwargs)
             with self.progress.doing("warm_up"), timeline.phase("warm_up"):
                 await warm_up(self.http.app, engine.served_model_names()[0])
             # What is there now stays: the garbage collector need not look at it with every request.

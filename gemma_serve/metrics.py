@@ -37,6 +37,11 @@ TEMPLATE_RENDER = Histogram(
     "Seconds to turn one chat into the prompt, before tokenising.",
     buckets=RENDER_BUCKETS_S,
 )
+PROMPT_RULES = Counter(
+    "gemma_serve_prompt_rules_total",
+    "Conversations that a rule of the prompt layer changed, by rule.",
+    ["rule"],
+)
 PROMPT_TOKENS = Counter(
     "gemma_serve_prompt_tokens_total",
     "Prompt tokens of completed requests, by served model.",

@@ -12,6 +12,7 @@ from gemma_serve.engine.timeline import Timeline
 DOING = {
     "import": "Importing vLLM...",
     "start": "Starting the engine and loading the model...",
+    "render": "Loading the tokenizer...",
     "warm_up": "Warming up...",
 }
 LABELS = {"kv_cache": "KV cache", "warm_up": "warm-up"}

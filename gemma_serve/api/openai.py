@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Depends, Request, Response
 
+from gemma_serve.api.fields import check_fields
 from gemma_serve.api.respond import engine_of, respond, server_state, takes_requests
 from gemma_serve.engine.vllm import (
-    ChatCompletionRequest,
+    ChatRequest,
     CompletionRequest,
     DetokenizeRequest,
     ResponsesRequest,
     TokenizeRequest,
+    render_chat,
     with_cancellation,
 )
 
@@ -20,10 +22,22 @@ router = APIRouter()
 
 @inference.post("/v1/chat/completions", tags=["OpenAI"])
 @with_cancellation
-async def create_chat_completion(request: ChatCompletionRequest, raw_request: Request) -> Response:
+async def create_chat_completion(request: ChatRequest, raw_request: Request) -> Response:
     """Answer a chat; `stream: true` for server-sent events."""
+    check_fields(engine_of(raw_request), request)
     chat = engine_of(raw_request).serving.openai_serving_chat
     call = chat.create_chat_completion(request, raw_request)
+    return await respond(raw_request, call, model=request.model)
+
+
+@inference.post("/v1/chat/completions/render", tags=["OpenAI"])
+@with_cancellation
+async def render_chat_completion(request: ChatRequest, raw_request: Request) -> Response:
+    """The exact prompt of a chat: text, token ids, stop ids, rules applied; generates nothing."""
+    engine = engine_of(raw_request)
+    check_fields(engine, request)
+    engine.check_model(request.model)
+    call = render_chat(engine.serving.online_renderer, request)
     return await respond(raw_request, call, model=request.model)
 
 
@@ -31,6 +45,7 @@ async def create_chat_completion(request: ChatCompletionRequest, raw_request: Re
 @with_cancellation
 async def create_completion(request: CompletionRequest, raw_request: Request) -> Response:
     """Continue raw text or token ids."""
+    check_fields(engine_of(raw_request), request)
     completion = engine_of(raw_request).serving.openai_serving_completion
     call = completion.create_completion(request, raw_request)
     return await respond(raw_request, call, model=request.model)
@@ -40,6 +55,7 @@ async def create_completion(request: CompletionRequest, raw_request: Request) ->
 @with_cancellation
 async def create_response(request: ResponsesRequest, raw_request: Request) -> Response:
     """Answer through the Responses API."""
+    check_fields(engine_of(raw_request), request)
     responses = engine_of(raw_request).serving.openai_serving_responses
     call = responses.create_responses(request, raw_request)
     return await respond(raw_request, call, model=request.model, by_alias=True)
@@ -49,6 +65,7 @@ async def create_response(request: ResponsesRequest, raw_request: Request) -> Re
 @with_cancellation
 async def tokenize(request: TokenizeRequest, raw_request: Request) -> Response:
     """Token ids of a text or of a chat, as the model would get them."""
+    check_fields(engine_of(raw_request), request)
     tokenization = engine_of(raw_request).serving.serving_tokenization
     call = tokenization.create_tokenize(request, raw_request)
     return await respond(raw_request, call, model=request.model)

@@ -12,6 +12,7 @@ from starlette.types import Send
 
 from gemma_serve import metrics
 from gemma_serve.api.state import ServerState
+from gemma_serve.chat.prompts import applied_rules
 from gemma_serve.engine.vllm import Engine, refusal_in_event, response_events
 from gemma_serve.errors import MediaTypeError
 
@@ -32,6 +33,7 @@ async def takes_requests(request: Request) -> None:  # async: FastAPI gives othe
         raise MediaTypeError(
             f"The content type is {content_type[:100]!r}; send JSON as application/json."
         )
+    applied_rules.set([])
 
 
 def engine_of(request: Request) -> Engine:
@@ -62,7 +64,8 @@ async def respond(
     result = await engine.answer(call)
     if isinstance(result, BaseModel):
         _count(request, engine, model, getattr(result, "usage", None))
-        return Response(result.model_dump_json(**dump), media_type="application/json")
+        text = result.model_dump_json(**dump)
+        return Response(text, headers=prompt_header(), media_type="application/json")
     events = result if _is_text(request) else response_events(result, request.state)
     try:
         first = await anext(events)
@@ -72,6 +75,12 @@ async def respond(
         await events.aclose()
         raise refusal
     return EventStream(request, engine, model, first, events)
+
+
+def prompt_header() -> dict[str, str]:
+    """The rules that changed this request's prompt, by name, as x-gemma-serve-prompt."""
+    rules = applied_rules.get()
+    return {"x-gemma-serve-prompt": ", ".join(rules)} if rules else {}
 
 
 def _is_text(request: Request) -> bool:
@@ -90,7 +99,7 @@ class EventStream(StreamingResponse):
         first: str,
         rest: AsyncIterator[str],
     ) -> None:
-        super().__init__(rest, media_type="text/event-stream")
+        super().__init__(rest, headers=prompt_header(), media_type="text/event-stream")
         self.headers["cache-control"] = "no-cache"
         self.headers["x-accel-buffering"] = "no"  # nginx would hold events back
         self.request, self.engine, self.model, self.first = request, engine, model, first

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 from gemma_serve.engine.attention import attention_args, choose_attention
 from gemma_serve.engine.capacity import memory_args, parallel_args
 from gemma_serve.engine.environment import environment
+from gemma_serve.engine.generation import generation_args
+from gemma_serve.engine.multimodal import multimodal_args
 from gemma_serve.engine.precision import precision_args
 from gemma_serve.engine.requirements import check_requirements
 from gemma_serve.engine.serving import reasoning_args, serving_args
@@ -25,7 +27,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Resolved", "Setting", "resolve"]
 
-_IMAGES_PER_PROMPT = 4
 # Source: MaxLoRARanks in vLLM 0.32 config/lora.py.
 _LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 
@@ -112,26 +113,6 @@ def _context_length(context: Context) -> Derived:
     yield Setting("max_model_len", asked, context.origin("max_model_len"), "as the profile asks")
 
 
-def _multimodal(context: Context) -> Derived:
-    profile = context.profile
-    if not context.checkpoint.is_multimodal:
-        for key in ("text_only", "images_per_prompt"):
-            if getattr(profile, key):
-                yield f"{key} has no effect: the model takes text only."
-        return
-    if profile.text_only:
-        reason = "towers are not loaded, and their memory goes to the KV cache"
-        yield Setting("language_model_only", True, context.origin("text_only"), reason)
-        return
-    asked = profile.images_per_prompt
-    images = _IMAGES_PER_PROMPT if asked is None else asked
-    reason = "vLLM would take 999 images in one request" if asked is None else "as the profile asks"
-    origin = context.origin("images_per_prompt")
-    yield Setting("limit_mm_per_prompt", {"image": images}, origin, reason)
-    if context.on_cpu and context.checkpoint.bidirectional_image_attention:
-        yield "On CPU, image tokens get causal attention: answers about images differ from a GPU's."
-
-
 def _speculative(context: Context) -> Derived:
     if value := context.profile.speculative:
         reason = "drafts tokens that the model then checks"
@@ -173,10 +154,11 @@ _ENGINE: tuple[Callable[[Context], Derived], ...] = (
     _context_length,
     parallel_args,
     memory_args,
-    _multimodal,
+    multimodal_args,
     _speculative,
     _lora,
     _limits,
+    generation_args,
     reasoning_args,
 )
 

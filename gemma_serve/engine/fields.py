@@ -74,7 +74,7 @@ def _kept(file: Path) -> dict[str, Any] | None:
 
 
 def _ask_vllm() -> str:
-    command = [sys.executable, "-m", "gemma_serve.engine.vllm"]
+    command = [sys.executable, "-m", "gemma_serve.engine.vllm.fields"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     if done.returncode != 0:
         cause = (done.stderr.strip() or "no output").splitlines()[-1]

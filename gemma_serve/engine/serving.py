@@ -7,7 +7,7 @@ from pathlib import Path
 
 from gemma_serve.engine.settings import DEFAULT, Context, Derived, Setting
 from gemma_serve.errors import ProfileError
-from gemma_serve.gemma.family import REASONING_PARSERS, TOOL_CALL_PARSERS
+from gemma_serve.gemma.family import Generation
 
 
 def serving_args(context: Context) -> Derived:
@@ -33,13 +33,13 @@ def serving_args(context: Context) -> Derived:
 
 def reasoning_args(context: Context) -> Derived:
     """The reasoning parser, which vLLM takes as an engine argument."""
-    asked, generation = context.profile.chat.reasoning_parser, context.checkpoint.generation
+    asked, family = context.profile.chat.reasoning_parser, context.checkpoint.family
     if asked:
         origin = context.origin("chat.reasoning_parser")
         yield Setting("reasoning_parser", asked, origin, "as the profile asks")
-    elif generation in REASONING_PARSERS:
-        reason = f"the format that {generation.label} thinks in"
-        yield Setting("reasoning_parser", REASONING_PARSERS[generation], DEFAULT, reason)
+    elif family and family.reasoning_parser:
+        reason = f"the format that {family.label} thinks in"
+        yield Setting("reasoning_parser", family.reasoning_parser, DEFAULT, reason)
 
 
 def packaged_templates() -> dict[str, Path]:
@@ -67,6 +67,11 @@ def _chat_template(context: Context) -> Derived:
 def _by_generation(context: Context, packaged: dict[str, Path]) -> Setting | str:
     generation = context.checkpoint.generation
     name = f"gemma{generation.value}" if generation else ""
+    # The small ones of Gemma 4 have per-layer embeddings; the large ones' template differs.
+    if generation is Generation.GEMMA_4 and not context.checkpoint.text.get(
+        "hidden_size_per_layer_input"
+    ):
+        name = "gemma4_large"
     if name in packaged:
         reason = f"the checkpoint has none; this is {name}, packaged for its generation"
         return Setting("chat_template", str(packaged[name]), DEFAULT, reason)
@@ -77,15 +82,14 @@ def _by_generation(context: Context, packaged: dict[str, Path]) -> Setting | str
 
 
 def _tool_calls(context: Context) -> Derived:
-    generation = context.checkpoint.generation
+    family = context.checkpoint.family
     parser, origin = context.profile.chat.tool_call_parser, context.origin("chat.tool_call_parser")
     reason = "as the profile asks"
-    if parser is None:
-        parser, origin = context.checkpoint.tool_call_parser, DEFAULT
-        reason = "the format that this checkpoint was trained on"
-    if parser is None and generation is not None:
-        parser = TOOL_CALL_PARSERS.get(generation)
-        reason = f"the format that {generation.label} calls tools in"
+    if parser is None and family is not None:
+        parser, origin = family.tool_call_parser, DEFAULT
+        reason = f"the format that {family.label} calls tools in"
     if parser:
         yield Setting("tool_call_parser", parser, origin, reason)
         yield Setting("enable_auto_tool_choice", True, origin, "the model may call tools by itself")
+    reason = "a model that must not call tools need not read of them"
+    yield Setting("exclude_tools_when_tool_choice_none", True, DEFAULT, reason)

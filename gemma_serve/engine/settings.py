@@ -100,7 +100,8 @@ class Context:
     @property
     def text_only(self) -> bool:
         """Whether nothing but text can reach the model."""
-        limits = self.engine("limit_mm_per_prompt", {"image": self.profile.images_per_prompt})
+        derived = dict.fromkeys(self.checkpoint.modalities, 0) | {"image": self.profile.max_images}
+        limits = self.engine("limit_mm_per_prompt", derived)
         none_left = all(limits.get(modality) == 0 for modality in self.checkpoint.modalities)
         return bool(self.engine("language_model_only", self.profile.text_only)) or none_left
 

@@ -65,6 +65,7 @@ def test_docs(http: httpx.Client) -> None:
     document = http.get("/openapi.json").json()
     assert {
         "/v1/chat/completions",
+        "/v1/chat/completions/render",
         "/v1/completions",
         "/v1/responses",
         "/v1/messages",

@@ -25,6 +25,8 @@ FIELDS = frozenset(
         "dtype",
         "quantization",
         "quantization_config",
+        "mm_processor_kwargs",
+        "override_generation_config",
         "kv_cache_dtype",
         "max_model_len",
         "tensor_parallel_size",

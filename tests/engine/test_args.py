@@ -453,7 +453,8 @@ def test_argument_that_this_vllm_lacks(tmp_path: Path) -> None:
     ("model", "tools", "reasoning"),
     [
         ("google/gemma-2-9b-it", None, None),
-        ("google/gemma-3-27b-it", None, None),
+        ("google/gemma-3-27b-it", "pythonic", None),
+        ("google/gemma-3n-E4B-it", "pythonic", None),
         ("google/functiongemma-270m-it", "functiongemma", None),
         ("google/gemma-4-E4B-it", "gemma4", "gemma4"),
     ],
@@ -461,7 +462,7 @@ def test_argument_that_this_vllm_lacks(tmp_path: Path) -> None:
 def test_parsers_by_generation(
     tmp_path: Path, model: str, tools: str | None, reasoning: str | None
 ) -> None:
-    """Each generation gets the parsers of the format it was trained on; Gemma 3 has none."""
+    """Each generation gets the parsers of the format it was trained on; Gemma 1 and 2 have none."""
     resolved = derive(tmp_path, "h100", model=model)
     assert resolved.frontend_kwargs().get("tool_call_parser") == tools
     assert resolved.frontend_kwargs().get("enable_auto_tool_choice", False) is (tools is not None)

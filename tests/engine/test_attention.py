@@ -106,9 +106,13 @@ def test_every_way_to_text_only_counts(tmp_path: Path, keys: dict[str, Any]) -> 
 
 
 def test_video_keeps_image_attention(tmp_path: Path) -> None:
-    """Gemma 4 without images may still get video, whose frames attend as images do."""
-    resolved = derive(tmp_path, "b200", model="google/gemma-4-31B-it", images_per_prompt=0)
-    assert resolved.engine_kwargs()["attention_config"] == AUTO
+    """Gemma 4 without images, and with video, needs what images need; without both it does not."""
+    keys = {"model": "google/gemma-4-31B-it", "images_per_prompt": 0}
+    with_video = {"engine": {"limit_mm_per_prompt": {"image": 0, "video": 1}}}
+    kwargs = derive(tmp_path, "b200", **keys, **with_video).engine_kwargs()
+    assert kwargs["attention_config"] == AUTO
+    kwargs = derive(tmp_path, "b200", **keys).engine_kwargs()
+    assert kwargs["attention_config"] == FLASHINFER
 
 
 def test_auto_keeps_the_softcap(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ import pytest
 
 from gemma_serve.engine import vllm as door
 from gemma_serve.engine.requirements import _PLUGINS
+from gemma_serve.engine.vllm import engine, errors, fields, protocol, render, renderer
 from gemma_serve.errors import InternalError, NotFoundError, RequestError, UnavailableError
 from gemma_serve.gemma.family import REASONING_PARSERS, TOOL_CALL_PARSERS
 
@@ -30,11 +31,13 @@ ENGINE_ARGS = [
     *("language_model_only", "limit_mm_per_prompt", "speculative_config", "reasoning_parser"),
     *("enable_lora", "max_loras", "max_lora_rank"),
     *("max_num_queued_reqs", "max_num_queued_tokens"),
+    *("mm_processor_kwargs", "override_generation_config"),
 ]
 # What engine/serving.py sets for the serving objects, and what `wire` sets itself.
 FRONTEND_ARGS = [
     *("chat_template", "tool_call_parser", "enable_auto_tool_choice", "lora_modules"),
     *("default_chat_template_kwargs", "structured_outputs_config", "served_model_name", "model"),
+    "exclude_tools_when_tool_choice_none",
 ]
 # Attribute of the state -> its class, and the coroutines that routes await.
 SERVING = {
@@ -94,26 +97,26 @@ def test_version() -> None:
 
 def test_engine_is_made_from_engine_args() -> None:
     """AsyncLLMEngine.from_engine_args takes the arguments and the usage context."""
-    assert {"engine_args", "usage_context"} <= {*parameters(door.AsyncLLMEngine.from_engine_args)}
-    assert door.UsageContext.OPENAI_API_SERVER.value == "OPENAI_API_SERVER"
+    assert {"engine_args", "usage_context"} <= {*parameters(engine.AsyncLLMEngine.from_engine_args)}
+    assert engine.UsageContext.OPENAI_API_SERVER.value == "OPENAI_API_SERVER"
 
 
 def test_engine_config_is_made_by_a_method() -> None:
     """The timeline times create_engine_config, which from_engine_args calls."""
     assert "engine_args.create_engine_config(" in inspect.getsource(
-        door.AsyncLLMEngine.from_engine_args
+        engine.AsyncLLMEngine.from_engine_args
     )
 
 
 @pytest.mark.parametrize("name", ENGINE_ARGS)
 def test_engine_argument(name: str) -> None:
     """Each argument that a profile can become is a field of AsyncEngineArgs."""
-    assert name in door.engine_fields()
+    assert name in fields.engine_fields()
 
 
 def test_engine_client() -> None:
     """The running engine says whether it is dead, what it can do, and can be stopped in time."""
-    client = door.AsyncLLMEngine
+    client = engine.AsyncLLMEngine
 
     assert isinstance(client.errored, property)
     assert inspect.iscoroutinefunction(client.get_supported_tasks)
@@ -134,7 +137,7 @@ def test_engine_client() -> None:
 )
 def test_facts_of_the_config(section: str, names: list[str]) -> None:
     """What /v1/info says of the engine, and `wire` takes from it, stands in VllmConfig."""
-    config = door.VllmConfig.__dataclass_fields__[section].type
+    config = engine.VllmConfig.__dataclass_fields__[section].type
     classes = {"model_config": "ModelConfig", "cache_config": "CacheConfig"} | {
         "scheduler_config": "SchedulerConfig",
         "structured_outputs_config": "StructuredOutputsConfig",
@@ -149,14 +152,15 @@ def test_facts_of_the_config(section: str, names: list[str]) -> None:
 
 def test_init_app_state() -> None:
     """init_app_state takes engine, state, arguments and tasks in this order."""
-    assert parameters(door.init_app_state) == ["engine_client", "state", "args", "supported_tasks"]
-    assert inspect.iscoroutinefunction(door.init_app_state)
+    order = ["engine_client", "state", "args", "supported_tasks"]
+    assert parameters(engine.init_app_state) == order
+    assert inspect.iscoroutinefunction(engine.init_app_state)
 
 
 @pytest.mark.parametrize("name", FRONTEND_ARGS)
 def test_frontend_argument(name: str) -> None:
     """Each argument that we set for the serving objects is one of vLLM's command line."""
-    args = door.make_arg_parser(door.FlexibleArgumentParser()).parse_args([])
+    args = engine.make_arg_parser(engine.FlexibleArgumentParser()).parse_args([])
 
     assert name in args
 
@@ -182,25 +186,106 @@ def test_models_and_adapters_have_names() -> None:
     assert (
         "name" in of_vllm("vllm.entrypoints.openai.models.protocol:BaseModelPath").__annotations__
     )
-    assert {"name", "path"} <= {*door.LoRAModulePath.__dataclass_fields__}
+    assert {"name", "path"} <= {*engine.LoRAModulePath.__dataclass_fields__}
 
 
 def test_rendering_is_a_coroutine_of_the_renderer() -> None:
     """The seconds of a chat template are those of render_messages_async."""
-    renderer = of_vllm("vllm.renderers.base:BaseRenderer")
+    base = of_vllm("vllm.renderers.base:BaseRenderer")
 
-    assert inspect.iscoroutinefunction(renderer.render_messages_async)
+    assert inspect.iscoroutinefunction(base.render_messages_async)
+
+
+# --- the renderer
+
+
+def test_renderer_is_looked_up_by_name() -> None:
+    """vLLM builds the renderer that stands under "hf" in its registry."""
+    assert set(renderer.RENDERER_REGISTRY.renderers["hf"]) == {
+        "vllm.renderers.hf",
+        "HfRenderer",
+    } or renderer.RENDERER_REGISTRY.renderers["hf"] == (renderer.__name__, "GemmaRenderer")
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("render_messages_async", ["messages", "params"]),
+        ("render_cmpl_async", ["prompts", "tok_params", "prompt_extras", "skip_mm_cache"]),
+        ("_tokenize_prompt", ["prompt", "params"]),
+        ("_tokenize_singleton_prompt_async", ["prompt", "params"]),
+        ("_build_tokens_prompt", ["token_ids", "prompt", "offset_mapping"]),
+    ],
+)
+def test_what_our_renderer_overrides_and_calls(name: str, expected: list[str]) -> None:
+    """The methods around which the prompt layer stands are vLLM's, with these parameters."""
+    assert parameters(getattr(renderer.HfRenderer, name)) == expected
+
+
+def test_every_text_is_tokenised_by_the_method_that_we_override() -> None:
+    """The asynchronous path wraps _tokenize_prompt, so that overriding that one is enough."""
+    made = inspect.getsource(of_vllm("vllm.renderers.base:BaseRenderer").__init__)
+
+    assert re.search(r"_tokenize_prompt_async = make_async\(\s*self\._tokenize_prompt", made)
+
+
+def test_every_protocol_goes_through_the_renderer() -> None:
+    """OnlineRenderer renders for every protocol, and calls render_chat_async of the renderer."""
+    online = inspect.getsource(render.OnlineRenderer)
+
+    assert "renderer.render_chat_async(" in online
+    assert "renderer.render_cmpl_async(" in online
+    for name in ("openai_serving_chat", "anthropic_serving_messages", "openai_serving_responses"):
+        module = SERVING[name][0].partition(":")[0]
+        assert "render_chat" in inspect.getsource(importlib.import_module(module)) or (
+            "render_responses" in inspect.getsource(importlib.import_module(module))
+        )
+
+
+def test_only_tokenize_skips_the_cache() -> None:
+    """That is how the renderer tells a piece of text of /tokenize from a prompt."""
+    completion = vllm_source("entrypoints", "openai", "completion", "serving.py")
+    tokenize = vllm_source("entrypoints", "serve", "tokenize", "serving.py")
+
+    assert "skip_mm_cache=True" in tokenize
+    assert "skip_mm_cache=True" not in completion
+
+
+def test_stop_ids_are_read_from_the_input_processor() -> None:
+    """Each request's stop ids come from `generation_config_fields`, which `wire` completes."""
+    source = vllm_source("v1", "engine", "input_processor.py")
+
+    assert "self.generation_config_fields = " in source
+    assert re.search(r"update_from_generation_config\(\s*self\.generation_config_fields", source)
+    assert "self.input_processor = " in inspect.getsource(engine.AsyncLLMEngine.__init__)
+
+
+def test_render_without_an_engine() -> None:
+    """vLLM's render server is built from a config, and leaves its renderer in the state."""
+    build = render.init_render_app_state
+
+    assert parameters(build) == ["vllm_config", "state", "args"]
+    assert "state.online_renderer = " in inspect.getsource(build)
+
+
+def test_parsers_say_whether_a_call_can_be_forced() -> None:
+    """The tool parser's class says whether vLLM's grammar for required calls suits it."""
+    parser = of_vllm("vllm.tool_parsers.abstract_tool_parser:ToolParser")
+
+    assert parser.supports_required_and_named is True
+    assert parser.structural_tag_model is None
+    assert "tool_parser_cls" in vllm_source("renderers", "online_renderer.py")
 
 
 def test_with_cancellation_finds_the_request() -> None:
     """vLLM's decorator looks for the request under the name that our handlers give it."""
-    assert 'kwargs["raw_request"]' in inspect.getsource(door.vllm_with_cancellation)
+    assert 'kwargs["raw_request"]' in inspect.getsource(protocol.vllm_with_cancellation)
 
 
 @pytest.mark.parametrize(
     "name",
     [
-        "ChatCompletionRequest",
+        "ChatRequest",
         "CompletionRequest",
         "ResponsesRequest",
         "AnthropicMessagesRequest",
@@ -242,17 +327,17 @@ def test_parsers_of_a_generation_exist(parsers: dict[Any, str], registry: tuple[
 )
 def test_error_response(status: HTTPStatus, kind: type[Exception], code: str | None) -> None:
     """vLLM's error answer, alone or in a stream, becomes an error of ours with its message."""
-    answer = door.create_error_response("It is so.", "SomeError", status, param="top_p")
+    answer = errors.create_error_response("It is so.", "SomeError", status, param="top_p")
     error = door.refusal_in_event(f"data: {answer.model_dump_json()}\n\n")
 
-    assert isinstance(answer, door.ErrorResponse)
+    assert isinstance(answer, errors.ErrorResponse)
     assert type(error) is kind
     assert (error.message, error.code) == ("It is so.", code)
 
 
 def test_dead_engine() -> None:
     """The error that a request gets from a dead engine says to go elsewhere."""
-    error = door.translate(door.EngineDeadError())
+    error = door.translate(errors.EngineDeadError())
 
     assert isinstance(error, UnavailableError)
     assert error.code == "engine_dead"
@@ -267,8 +352,8 @@ def test_clients_mistake_is_a_client_error() -> None:
 
 def test_exceptions_have_the_class_of_who_is_at_fault() -> None:
     """vLLM divides its exceptions into the client's and the server's fault."""
-    assert issubclass(door.VLLMClientError, door.VLLMError)
-    assert not issubclass(door.EngineDeadError, door.VLLMClientError)
+    assert issubclass(errors.VLLMClientError, errors.VLLMError)
+    assert not issubclass(errors.EngineDeadError, errors.VLLMClientError)
 
 
 def test_plugins_stay_out_of_the_core() -> None:

@@ -1,0 +1,47 @@
+"""Request fields that vLLM takes and that must not get around the prompt layer."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from pydantic import BaseModel
+
+from gemma_serve.engine.vllm import Engine
+from gemma_serve.errors import RequestError
+
+# Token ids or embeddings in place of the prompt; between engines of one cluster they are trusted.
+REFUSED = ("kv_transfer_params", "ec_transfer_params", "prompt_embeds")
+WORD = re.compile(r"[\w-]{1,64}")
+
+
+def check_fields(engine: Engine, request: BaseModel) -> None:
+    """
+    Refuse fields and template variables that no client may set.
+
+    Raises:
+        RequestError: such a field is set, or a variable that the chat template does not take.
+    """
+    for name in REFUSED:
+        if getattr(request, name, None) is not None:
+            raise RequestError(
+                f"The field {name!r} is not allowed: it would replace the prompt; leave it out.",
+                param=name,
+            )
+    for name, value in (getattr(request, "chat_template_kwargs", None) or {}).items():
+        _check_variable(name, value, engine.template_variables)
+
+
+def _check_variable(name: str, value: Any, allowed: frozenset[str]) -> None:
+    param = "chat_template_kwargs"
+    if name not in allowed:
+        raise RequestError(
+            f"The chat template takes no variable {name[:100]!r} from a request; "
+            f"{', '.join(sorted(allowed))} are allowed.",
+            param=param,
+        )
+    is_word = isinstance(value, str) and WORD.fullmatch(value)
+    if not (is_word or isinstance(value, bool | int | float | None)):
+        raise RequestError(
+            f"The template variable {name!r} must be true, false, a number or a word.", param=param
+        )

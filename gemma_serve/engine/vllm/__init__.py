@@ -1,0 +1,48 @@
+"""
+The one door to vLLM: start its engine, wire its serving objects, render its prompts.
+
+Import this package only after the environment is set (`launcher.py` does): vLLM reads much of its
+environment while it is imported. Written against vLLM 0.32; tests/engine/test_vllm_contract.py
+holds one check for each thing that is called here.
+"""
+
+from vllm import __version__ as vllm_version
+from vllm.utils.gc_utils import freeze_gc_heap
+
+from gemma_serve.engine.vllm.engine import Engine, start, wire
+from gemma_serve.engine.vllm.errors import PARSE_ERRORS, refusal_in_event, translate
+from gemma_serve.engine.vllm.protocol import (
+    AnthropicCountTokensRequest,
+    AnthropicMessagesRequest,
+    ChatRequest,
+    CompletionRequest,
+    DetokenizeRequest,
+    ResponsesRequest,
+    TokenizeRequest,
+    response_events,
+    with_cancellation,
+)
+from gemma_serve.engine.vllm.render import RenderedPrompt, render_chat, renderer_without_engine
+
+__all__ = [
+    "PARSE_ERRORS",
+    "AnthropicCountTokensRequest",
+    "AnthropicMessagesRequest",
+    "ChatRequest",
+    "CompletionRequest",
+    "DetokenizeRequest",
+    "Engine",
+    "RenderedPrompt",
+    "ResponsesRequest",
+    "TokenizeRequest",
+    "freeze_gc_heap",
+    "refusal_in_event",
+    "render_chat",
+    "renderer_without_engine",
+    "response_events",
+    "start",
+    "translate",
+    "vllm_version",
+    "wire",
+    "with_cancellation",
+]
