@@ -35,7 +35,7 @@ def picture(mode: str = "RGB", size: tuple[int, int] = (48, 32)) -> Image.Image:
     draw = ImageDraw.Draw(image)
     draw.rectangle((0, 0, size[0] // 3, size[1] // 2), fill=(20, 180, 90))
     draw.rectangle((size[0] // 2, size[1] // 2, size[0], size[1]), fill=(10, 40, 220))
-    return image.convert(mode)
+    return image.quantize(4) if mode == "P" else image.convert(mode)
 
 
 def noise(size: tuple[int, int] = (64, 64)) -> Image.Image:
@@ -98,15 +98,15 @@ def scan_flood(scans: int) -> bytes:
     return data[:-2] + data[last:-2] * scans + data[-2:]
 
 
-def animated(file_format: str, frames: int) -> bytes:
+def animated(file_format: str, frames: int, **options: Any) -> bytes:
     """`picture()`, then frames of another colour."""
     others = [Image.new("RGB", (48, 32), (at % 256, at // 256, 0)) for at in range(1, frames)]
-    return saved(picture(), file_format, save_all=True, append_images=others, loop=0)
+    return saved(picture(), file_format, save_all=True, append_images=others, **options)
 
 
 def long_gif(frames: int) -> bytes:
-    """A GIF with one tiny frame repeated."""
-    data = saved(picture("P"), "GIF")
+    """A GIF with one small frame repeated."""
+    data = saved(picture("P", (12, 8)), "GIF")
     at = data.index(b"\x2c")
     return data[:at] + data[at:-1] * frames + b";"
 
@@ -271,8 +271,8 @@ def good_images() -> dict[str, tuple[bytes, Image.Image]]:
         "gif": (saved(palette, "GIF"), palette),
         "grey16": (grey16(), grey),
         "grey16_trns": (grey16(0x80FF), Image.frombytes("L", (2, 2), b"\x00\x40\xff\xff")),
-        "gif_10k_frames": (long_gif(10_000), palette),
-        "webp_animated": (animated("WEBP", 30), picture()),
+        "gif_10k_frames": (long_gif(10_000), picture("P", (12, 8))),
+        "webp_animated": (animated("WEBP", 30, lossless=True), picture()),
         "apng": (animated("PNG", 30), picture()),
     }
     red, white = (200, 30, 60), (255, 255, 255)

@@ -63,7 +63,7 @@ def test_bad_image_is_refused(name: str) -> None:
     assert error.code in CODES
     assert error.param == "messages[0].content[0]"
     assert len(error.message) <= 300
-    assert not re.search(r"0x[0-9a-f]|PIL|BytesIO|decoder|Traceback|/", error.message.lower())
+    assert not re.search(r"0x[0-9a-f]|pil|bytesio|decoder|traceback|\.py", error.message.lower())
 
 
 @pytest.mark.parametrize("name", GOOD)
@@ -120,7 +120,7 @@ def test_ordinary_progressive_jpeg_is_taken() -> None:
     assert load(data_url(saved(picture(), "JPEG", progressive=True)))
 
 
-def test_pillow_does_not_write_to_the_log(capfd: pytest.CaptureFixture[str]) -> None:
+def test_pillow_does_not_write_to_the_log() -> None:
     """Bombs and broken EXIF leave no warning behind; clients do not write our logs."""
     script = (
         "import asyncio, logging; logging.captureWarnings(True); logging.basicConfig()\n"
@@ -134,14 +134,16 @@ def test_pillow_does_not_write_to_the_log(capfd: pytest.CaptureFixture[str]) -> 
 
 
 def test_bad_images_take_little_memory() -> None:
-    """The whole list of bad images raises the process by less than 300 MB."""
+    """The whole list of bad images raises the process by less than 300 MB, errors kept."""
     script = (
-        "import asyncio, resource\n"
+        "from pathlib import Path\n"
         "from tests.chat.evil_images import bad_images\n"
         "from tests.chat.test_media_images import refusal\n"
-        "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        # Not ru_maxrss: a child process inherits its parent's.
+        "status = lambda: Path('/proc/self/status').read_text()\n"
+        "peak = lambda: int(status().partition('VmHWM:')[2].split()[0])\n"
         "urls = bad_images(); before = peak()\n"
-        "[refusal(url) for url in urls.values()]\n"
+        "kept = [refusal(url) for url in urls.values()]\n"
         "print(peak() - before)\n"
     )
     grown_kib = int(run(script).stdout)
