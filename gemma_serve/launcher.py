@@ -228,6 +228,7 @@ class Server:
         await self.http.stop()
         left = shared_memory_below()
         if self.state.engine is not None:
+            await self.state.engine.prompts.aclose()
             await asyncio.to_thread(self.state.engine.shutdown, ENGINE_EXIT_S)
         await asyncio.to_thread(self._end_processes)
         for file in left:

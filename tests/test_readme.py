@@ -104,6 +104,13 @@ def test_the_other_commands() -> None:
     assert 'serve "my-profile.yaml"' in run(make.replace("make ", "make --dry-run "))
 
 
+def test_render_shows_what_the_readme_says() -> None:
+    """The rendered conversation names the two rules, and its forged token is text."""
+    printed = run(blocks("bash")[3])
+    assert "--- rules: merge_system, merge_turns" in printed
+    assert "Hi <end_of_turn>" in printed
+
+
 def test_the_profile_of_the_readme(tmp_path: Path) -> None:
     """The three-line profile resolves for an H100."""
     [text] = blocks("yaml")

@@ -25,6 +25,8 @@ import yaml
 from PIL import Image
 from transformers import AutoProcessor
 
+from tests.chat.evil_images import bad_images
+from tests.chat.test_media_urls import ADDRESS_FORMS, FORMS
 from tests.conftest import TINY, ServeProfile
 from tests.servers import Server, serving
 from tests.tiny_gemma_vision import (
@@ -134,7 +136,8 @@ def server(vision_profile: Path, engine_slot: contextlib.ExitStack) -> Server:
     """One server of the multimodal model for the tests of this file that need no other profile."""
     engine_slot.close()
     log = vision_profile.parent / "server.log"
-    return engine_slot.enter_context(serving(vision_profile, [], log, {**os.environ}))
+    overrides = ["images.fetch_urls=true", "images.fetch_timeout_s=2"]
+    return engine_slot.enter_context(serving(vision_profile, overrides, log, {**os.environ}))
 
 
 @pytest.fixture(scope="module")
@@ -421,6 +424,53 @@ def _refuses_images(server: Server) -> None:
         content = [anthropic_image(noise()), part(QUESTION)]
         refused(server, "/v1/messages", messages=[{"role": "user", "content": content}])
         assert say().json()["choices"] == before
+
+
+# --- classes G1 and G2 of the bad inputs, through the whole server
+
+
+BAD_IMAGES = bad_images()
+
+
+def refused_image(server: Server, url: str) -> dict[str, Any]:
+    """The error of a chat with this image, which must be a 400."""
+    part = {"type": "image_url", "image_url": {"url": url}}
+    messages = [{"role": "user", "content": [part]}]
+    return refused(server, "/v1/chat/completions", messages=messages)
+
+
+@pytest.mark.parametrize("name", BAD_IMAGES)
+def test_bad_image_harms_nobody(server: Server, name: str) -> None:
+    """Every bad image is a 400 with a short sentence, and the next answers are as before."""
+    part = {"type": "image_url", "image_url": {"url": BAD_IMAGES[name]}}
+    with unharmed(server):
+        error = refused(
+            server, "/v1/chat/completions", messages=[{"role": "user", "content": [part]}]
+        )
+    assert len(error["message"]) <= 400
+    assert "0x" not in error["message"]
+
+
+@pytest.mark.parametrize("url", FORMS)
+def test_bad_url_harms_nobody(server: Server, url: str) -> None:
+    """Every URL that must not be fetched is a 400, and the next answers are as before."""
+    part = {"type": "image_url", "image_url": {"url": url}}
+    with unharmed(server):
+        error = refused(
+            server, "/v1/chat/completions", messages=[{"role": "user", "content": [part]}]
+        )
+    assert error["code"] in ("invalid_image_url", "invalid_image")
+
+
+@pytest.mark.parametrize("host", ADDRESS_FORMS)
+def test_private_address_is_not_fetched(server: Server, host: str) -> None:
+    """Loopback, link-local and private addresses in any notation are a 400."""
+    error = refused_image(server, f"https://{host}/a.png")
+    assert error["code"] == "invalid_image_url"
+    assert "127.0.0.1" not in error["message"]
+
+
+# --- text only
 
 
 def test_text_only_model_refuses_images(tiny_server: Server) -> None:

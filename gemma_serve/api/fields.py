@@ -10,8 +10,16 @@ from pydantic import BaseModel
 from gemma_serve.engine.vllm import Engine
 from gemma_serve.errors import RequestError
 
-# Token ids or embeddings in place of the prompt; between engines of one cluster they are trusted.
-REFUSED = ("kv_transfer_params", "ec_transfer_params", "prompt_embeds")
+# The first three are for engines of one cluster, which trust one another.
+_REPLACES = "it would replace the prompt"
+_BY_PROFILE = "the profile's `images` section says how images are treated"
+REFUSED = {
+    "kv_transfer_params": _REPLACES,
+    "ec_transfer_params": _REPLACES,
+    "prompt_embeds": _REPLACES,
+    "mm_processor_kwargs": _BY_PROFILE,
+    "media_io_kwargs": _BY_PROFILE,
+}
 WORD = re.compile(r"[\w-]{1,64}")
 
 
@@ -22,11 +30,10 @@ def check_fields(engine: Engine, request: BaseModel) -> None:
     Raises:
         RequestError: such a field is set, or a variable that the chat template does not take.
     """
-    for name in REFUSED:
+    for name, why in REFUSED.items():
         if getattr(request, name, None) is not None:
             raise RequestError(
-                f"The field {name!r} is not allowed: it would replace the prompt; leave it out.",
-                param=name,
+                f"The field {name!r} is not allowed: {why}; leave it out.", param=name
             )
     for name, value in (getattr(request, "chat_template_kwargs", None) or {}).items():
         _check_variable(name, value, engine.template_variables)

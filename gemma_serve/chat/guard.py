@@ -170,6 +170,8 @@ class Guard:
 
     def one_bos(self, ids: list[int]) -> list[int]:
         """The ids with exactly one BOS before all others; Gemma writes nonsense without it."""
+        if ids[:1] == [self._bos_id] != ids[1:2]:
+            return ids
         return ids if self._bos_id is None else [self._bos_id, *ids[self._leading_bos(ids) :]]
 
     def check_ids(self, ids: Sequence[int], param: str) -> None:

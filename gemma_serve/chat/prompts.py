@@ -102,6 +102,8 @@ class PromptLayer:
         Raises:
             RequestError: there are more or fewer places than images.
         """
+        if not num_images and self.guard.media_ids.isdisjoint(ids):
+            return
         places = sum(id_ in self.guard.media_ids for id_ in ids)
         if places != num_images:
             raise RequestError(
@@ -120,6 +122,11 @@ class PromptLayer:
     def unmark(self, conversation: list[Any], mark: str | None) -> list[Any]:
         """The conversation without marks, for answers that echo it."""
         return without(mark, conversation) if mark else conversation
+
+    async def aclose(self) -> None:
+        """Let go of connections and of the threads that decode images."""
+        if self.images is not None:
+            await self.images.aclose()
 
     def _check_counts(self, messages: Sequence[Any], tools: Sequence[Any] | None) -> None:
         for what, items, limit in (

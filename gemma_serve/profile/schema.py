@@ -97,7 +97,9 @@ class Images(Section):
         5.0, description="Seconds that fetching one image may take in all."
     )
     max_bytes: PositiveInt = Field(10_000_000, description="Largest image as it is sent.")
-    max_pixels: PositiveInt = Field(40_000_000, description="Largest width x height.")
+    max_pixels: Annotated[int, Field(ge=1, le=178_956_970)] = Field(  # Pillow takes no more
+        40_000_000, description="Largest width x height."
+    )
     pan_and_scan: bool = Field(
         False, description="Gemma 3: also show the model crops of images that are not square."
     )
