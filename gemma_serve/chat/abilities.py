@@ -28,7 +28,7 @@ class Abilities:
     null_content: bool  # content None or none renders as nothing
     system_parts: bool = True  # all text parts of a system message, not only the first
     system_alone: bool = True  # a system message that nothing follows
-    strips_thoughts: bool = True  # leaves thoughts out of the answers of earlier turns
+    strips_thoughts: bool = False  # leaves thoughts out of the answers of earlier turns
 
 
 def abilities_of(render: Render) -> Abilities:

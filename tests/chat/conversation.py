@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from functools import cache
 from importlib import resources
 from typing import Any
@@ -14,7 +15,7 @@ from gemma_serve.profile.schema import Chat
 
 GEMMA1, GEMMA2, GEMMA3 = "gemma1", "gemma2", "gemma3"
 # What every Gemma 4 template takes: all of it, a system message only in its own turn.
-EVERYTHING = Abilities(True, True, True, True, True, True, True, True, True, True)
+EVERYTHING = Abilities(*[True] * len(dataclasses.fields(Abilities)))
 
 
 def user(content: Any) -> dict[str, Any]:

@@ -87,3 +87,10 @@ def test_template_that_always_fails_can_do_nothing() -> None:
         raise RuntimeError
 
     assert abilities_of(failing) == NOTHING
+
+
+def test_template_that_shows_thoughts_does_not_strip_them() -> None:
+    """Only Gemma 4's templates take thoughts out of earlier answers."""
+    assert not abilities_of(lambda messages, _: f"{messages}").strips_thoughts
+    assert not abilities(GEMMA3).strips_thoughts
+    assert abilities("gemma4").strips_thoughts
