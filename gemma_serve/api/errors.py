@@ -98,7 +98,9 @@ def from_http_exception(error: HTTPException, method: str, path: str) -> GemmaSe
 def from_validation_error(error: RequestValidationError) -> RequestError:
     """The first mistake in a body, in one sentence that never repeats the body's text."""
     mistakes = error.errors()
-    first = mistakes[0] if mistakes else {}
+    # What another branch of a union would have needed is no mistake of the client's.
+    wrong = [mistake for mistake in mistakes if not _is_missing(mistake)]
+    first: Any = next(iter([*wrong, *mistakes]), {})
     if not isinstance(first, dict):
         return RequestError(str(first))
     if first.get("type") == "json_invalid":
@@ -109,6 +111,10 @@ def from_validation_error(error: RequestValidationError) -> RequestError:
     problem = str(first.get("msg", "it is not valid")).removeprefix("Value error, ")
     where = f"'{param}': " if param else "The body: "
     return RequestError(f"{where}{problem}{more}.".replace("..", "."), param=param or None)
+
+
+def _is_missing(mistake: Any) -> bool:
+    return isinstance(mistake, dict) and mistake.get("type") == "missing"
 
 
 def _is_field(part: Any) -> bool:

@@ -80,7 +80,7 @@ def test_docs(http: httpx.Client) -> None:
         "/v1/info",
         "/metrics",
     } == set(document["paths"])
-    assert "messages" in document["components"]["schemas"]["ChatCompletionRequest"]["properties"]
+    assert "messages" in document["components"]["schemas"]["ChatRequest"]["properties"]
 
 
 def test_tokenize_and_back(http: httpx.Client) -> None:

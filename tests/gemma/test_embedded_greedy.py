@@ -24,10 +24,11 @@ import pytest
 from tokenizers import Tokenizer
 
 from gemma_serve.gemma.embedded import prepare
+from tests.gemma.conftest import EMBEDDED
+from tests.servers import Server
 
 MAX_TOKENS = 32
 NUM_CLIENTS = 8
-PROFILE = "gemma-3-270m"
 
 # How far below the reference's best logit the server's first other choice may lie: 4 units in the
 # last place (bfloat16: 8 significant bits) of a logit of ordinary size, so 0.5. A logit is a sum of
@@ -96,12 +97,14 @@ def greedy_ids(base_url: str, prompt_ids: list[int]) -> list[int]:
     return ids
 
 
-def reference(directory: Path, dtype: str, prompts: list[list[int]]) -> list[dict[str, Any]]:
+def reference(
+    directory: Path, dtype: str, prompts: list[list[int]], max_tokens: int = MAX_TOKENS
+) -> list[dict[str, Any]]:
     """What transformers.generate makes of the same prompts: ids, and each step's best logits."""
     question = {
         "directory": str(directory),
         "dtype": dtype,
-        "max_tokens": MAX_TOKENS,
+        "max_tokens": max_tokens,
         "prompts": prompts,
     }
     done = subprocess.run(
@@ -150,24 +153,10 @@ def prompts(checkpoint: Path) -> list[list[int]]:
     return ids
 
 
-def served(serve_profile: ServeProfile, dtype: str, prompts: list[list[int]]) -> list[list[int]]:
-    """The server's continuations, several at a time, as it is used; it ends with them."""
-    with (
-        serve_profile(PROFILE, [f"dtype={dtype}"]) as server,
-        ThreadPoolExecutor(NUM_CLIENTS) as clients,
-    ):
+def served(server: Server, prompts: list[list[int]]) -> list[list[int]]:
+    """The server's continuations, several at a time, as it is used."""
+    with ThreadPoolExecutor(NUM_CLIENTS) as clients:
         return list(clients.map(partial(greedy_ids, server.base_url), prompts))
-
-
-@pytest.mark.engine
-def test_float32_equals_transformers(
-    serve_profile: ServeProfile, checkpoint: Path, prompts: list[list[int]]
-) -> None:
-    """In float32 each of the greedy tokens is the one that transformers.generate chooses."""
-    ours = served(serve_profile, "fp32", prompts)
-    theirs = [answer["ids"] for answer in reference(checkpoint, "float32", prompts)]
-    assert all(len(ids) == MAX_TOKENS for ids in ours)
-    assert ours == theirs
 
 
 @pytest.mark.engine
@@ -175,7 +164,8 @@ def test_bfloat16_differs_only_at_near_ties(
     serve_profile: ServeProfile, checkpoint: Path, prompts: list[list[int]]
 ) -> None:
     """In bfloat16 the first other token is one that the reference nearly chose, within rounding."""
-    ours = served(serve_profile, "bf16", prompts)
+    with serve_profile(EMBEDDED, ["dtype=bf16"]) as server:
+        ours = served(server, prompts)
     answers = reference(checkpoint, "bfloat16", prompts)
     wrong = []
     for text, ids, answer in zip(TEXTS, ours, answers, strict=True):
@@ -184,3 +174,15 @@ def test_bfloat16_differs_only_at_near_ties(
         if step is not None and not nearly_tie(ids[step], answer["best"][step]):
             wrong.append((text[:40], step, ids[step], answer["best"][step]))
     assert wrong == []
+
+
+# Last, because test_embedded_prompts.py goes on with its server.
+@pytest.mark.engine
+def test_float32_equals_transformers(
+    float32_server: Server, checkpoint: Path, prompts: list[list[int]]
+) -> None:
+    """In float32 each of the greedy tokens is the one that transformers.generate chooses."""
+    ours = served(float32_server, prompts)
+    theirs = [answer["ids"] for answer in reference(checkpoint, "float32", prompts)]
+    assert all(len(ids) == MAX_TOKENS for ids in ours)
+    assert ours == theirs
