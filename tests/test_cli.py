@@ -13,7 +13,7 @@ import pytest
 from gemma_serve import __version__
 from gemma_serve.cli import app
 
-COMMANDS = ["serve", "check", "profiles", "schema", "chat", "version"]
+COMMANDS = ["serve", "check", "profiles", "schema", "chat", "render", "version"]
 BOUND_S = 120
 
 
