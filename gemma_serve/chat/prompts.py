@@ -93,7 +93,7 @@ class PromptLayer:
         self._check_chars(len(text))
         return self.guard.protect_raw(text)
 
-    def check_images(self, ids: list[int], num_images: int) -> None:
+    def check_images(self, text: str, ids: list[int], num_images: int) -> None:
         """
         Refuse a prompt whose template had no place for an image.
 
@@ -102,9 +102,7 @@ class PromptLayer:
         Raises:
             RequestError: there are more or fewer places than images.
         """
-        if not num_images and self.guard.media_ids.isdisjoint(ids):
-            return
-        places = sum(id_ in self.guard.media_ids for id_ in ids)
+        places = self.guard.num_media(text, ids)
         if places != num_images:
             raise RequestError(
                 f"The chat template has a place for {places} of {num_images} images; send images "

@@ -155,7 +155,7 @@ class GemmaRenderer(HfRenderer):  # type: ignore[misc]  # vllm is not typed for 
         rest = dict(prompt)
         mark, whole, text = rest.pop(MARK, None), rest.pop(WHOLE, True), rest["prompt"]
         ids = self.prompts.guard.encode(text, mark, self._encode)
-        self.prompts.check_images(ids, _num_items(rest.get("multi_modal_data")))
+        self.prompts.check_images(text, ids, _num_items(rest.get("multi_modal_data")))
         rest["prompt"] = text.replace(mark, "") if mark else text
         return self._build_tokens_prompt(self.prompts.guard.one_bos(ids) if whole else ids, rest)
 
