@@ -210,10 +210,13 @@ def main() -> None:
 
 
 def _leave(code: int) -> None:
-    """Exit; the launcher has ended everything, and what it said last stays the last line."""
+    """
+    Exit with this code and no other; what was said last stays the last line.
+
+    Not by sys.exit: Triton's bindings would print pages of what they leak when the interpreter is
+    taken down, and after a KeyboardInterrupt that went through an exec (dataclasses, namedtuples:
+    any signal during an import may) CPython kills itself with SIGINT, handled or not.
+    """
     sys.stdout.flush()
     sys.stderr.flush()
-    if "vllm" in sys.modules:
-        # Triton's bindings would print pages of what they leak when the interpreter is taken down.
-        os._exit(code)
-    sys.exit(code)
+    os._exit(code)

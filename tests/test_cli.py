@@ -135,3 +135,22 @@ def test_mistakes_of_a_profile_come_at_once(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert first.startswith(f"gemma-serve: {profile}:2: ")
     assert second.startswith(f"{profile}:3: ")
+
+
+def test_interrupted_exec_does_not_change_the_exit_code(tmp_path: Path) -> None:
+    """An interrupt that was handled stays handled, also where CPython would kill itself for it."""
+    (tmp_path / "interrupted.py").write_text(
+        "from gemma_serve import cli\n"
+        "def app():\n"
+        "    try:\n"
+        "        exec('raise KeyboardInterrupt')\n"
+        "    except KeyboardInterrupt:\n"
+        "        raise SystemExit(3)\n"
+        "cli.app = app\n"
+        "cli.main()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "interrupted"], cwd=tmp_path, timeout=BOUND_S, check=False
+    )
+
+    assert done.returncode == 3
