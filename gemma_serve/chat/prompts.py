@@ -16,6 +16,7 @@ from gemma_serve import metrics
 from gemma_serve.chat.guard import Guard
 from gemma_serve.chat.media import ImageLoader, inline_images
 from gemma_serve.chat.messages import Abilities, helpful, normalise
+from gemma_serve.chat.size import text_chars, without_images
 from gemma_serve.errors import PayloadTooLargeError, RequestError
 from gemma_serve.gemma.tokens import control_tokens_of, stop_token_ids
 
@@ -23,9 +24,6 @@ if TYPE_CHECKING:
     from gemma_serve.gemma.architecture import Checkpoint
     from gemma_serve.profile.schema import Chat, Limits, Profile
 
-# Of messages and tools; JSON Schemas of tools rarely pass 20.
-MAX_DEPTH = 64
-IMAGE_TYPES = ("image_url", "image", "input_image")
 # The rules that changed the prompt of the request at hand; its route puts a list there.
 applied_rules: ContextVar[list[str] | None] = ContextVar("applied_rules", default=None)
 
@@ -137,7 +135,7 @@ class PromptLayer:
                     f"(limits.max_{what}), so send fewer.",
                     param=what,
                 )
-        self._check_chars(text_chars(messages) + text_chars(tools))
+        self._check_chars(text_chars(list(map(without_images, messages))) + text_chars(tools))
 
     def _check_chars(self, chars: int) -> None:
         limit = self.limits.max_text_chars
@@ -181,33 +179,6 @@ def prompt_layer(
         stop_token_ids=stop_token_ids(
             checkpoint.generation, tokenizer.get_vocab(), generation_config_eos
         ),
-    )
-
-
-def text_chars(value: Any) -> int:
-    """
-    Characters in all strings below a value; images have limits of their own, in bytes and pixels.
-
-    Raises:
-        RequestError: the value is nested deeper than `MAX_DEPTH`.
-    """
-    chars, level = 0, [value]
-    for _ in range(MAX_DEPTH):
-        below: list[Any] = []
-        for item in level:
-            if isinstance(item, str):
-                chars += len(item)
-            elif isinstance(item, dict):
-                if item.get("type") not in IMAGE_TYPES:
-                    below += item
-                    below += item.values()
-            elif isinstance(item, list | tuple):
-                below += item
-        if not below:
-            return chars
-        level = below
-    raise RequestError(
-        f"The request is nested deeper than {MAX_DEPTH} levels; send flatter messages and tools."
     )
 
 

@@ -10,6 +10,7 @@ import json
 from typing import Any, NoReturn
 
 from gemma_serve.chat.parts import TEXT_KEYS, Message, Part
+from gemma_serve.chat.size import text_chars
 from gemma_serve.errors import RequestError
 
 ROLES = ("system", "developer", "user", "assistant", "model", "tool", "function")
@@ -112,6 +113,7 @@ def _arguments(where: str, arguments: Any) -> dict[str, Any]:
         parsed = None
     if not isinstance(parsed, dict):
         refuse(where, "must be a JSON object, or a string that holds one")
+    text_chars(parsed)  # refuses what is nested too deep, as it does where no string hides it
     return parsed
 
 
