@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gemma_serve.chat.abilities import Abilities
-from gemma_serve.chat.parts import Message, is_blank
+from gemma_serve.chat.parts import Message, is_blank, without_thoughts
 from gemma_serve.chat.rules import RULES, Context
 from gemma_serve.chat.shapes import checked
 from gemma_serve.errors import RequestError
@@ -53,6 +53,9 @@ def normalise(
             raise _refusal(rules)
         return Normalised(given, tools, (), continue_final_message=False)
     continued = chat.prefill and _is_prefill(given, result)
+    if continued and abilities.strips_thoughts:
+        result = [*result[:-1], without_thoughts(result[-1])]
+        continued = not is_blank(result[-1]["content"])
     return Normalised(
         result,
         None if "tools_as_text" in rules else tools,

@@ -6,6 +6,7 @@ A part that is text for vLLM is text here (vLLM 0.32, renderers/chat_utils.py: T
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
@@ -15,6 +16,9 @@ Message: TypeAlias = dict[str, Any]
 
 PARAGRAPH = "\n\n"
 LINE = "\n"
+
+# As Gemma 4's template finds the thoughts of an answer, closed or not.
+_THOUGHT = re.compile(r"<\|channel>.*?(?:<channel\|>|\Z)|<channel\|>", re.DOTALL)
 
 # Where a part of a text type keeps its text.
 TEXT_KEYS = {
@@ -80,6 +84,23 @@ def merge_messages(messages: Sequence[Message]) -> Message:
     if calls := [call for message in messages for call in message.get("tool_calls") or ()]:
         merged["tool_calls"] = calls
     return merged
+
+
+def without_thoughts(message: Message) -> Message:
+    """
+    The message without thoughts in its content.
+
+    A template that takes them out by itself loses the place at which the answer goes on.
+    """
+    content = message["content"]
+    if isinstance(content, str):
+        return {**message, "content": _THOUGHT.sub("", content)}
+    return {**message, "content": [_without_thoughts(part) for part in content]}
+
+
+def _without_thoughts(part: Part) -> Part:
+    text = part_text(part)
+    return part if text is None else {**part, TEXT_KEYS[part["type"]]: _THOUGHT.sub("", text)}
 
 
 def _parts(content: str | list[Part]) -> list[Part]:

@@ -59,6 +59,7 @@ def render(
     messages: list[dict[str, Any]],
     tools: list[dict[str, Any]] | None = None,
     generate: bool = True,
+    go_on: bool = False,
 ) -> str:
     """The prompt, with images as vLLM hands them to a template."""
     seen = [{**message, "content": _shown(message.get("content"))} for message in messages]
@@ -67,15 +68,16 @@ def render(
         tools=tools,
         chat_template=template(name),
         bos_token="<bos>",
-        add_generation_prompt=generate,
+        add_generation_prompt=generate and not go_on,
+        continue_final_message=go_on,
     )
     return str(texts[0])
 
 
 @cache
 def abilities(name: str) -> Abilities:
-    """What a packaged template does by itself."""
-    return abilities_of(lambda messages, tools: render(name, messages, tools))
+    """What a packaged template does by itself, tried as vLLM's renderer tries it."""
+    return abilities_of(lambda messages, tools: render(name, messages, tools, generate=False))
 
 
 def normalised(

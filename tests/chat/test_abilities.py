@@ -34,9 +34,10 @@ def test_gemma_3_takes_one_system_text_and_parts() -> None:
     )
 
 
-def test_gemma_4_takes_everything() -> None:
+@pytest.mark.parametrize("name", ["gemma4", "gemma4_large"])
+def test_gemma_4_takes_everything(name: str) -> None:
     """Gemma 4 needs no help: roles in any order, tools, parts and nulls are its own."""
-    assert abilities("gemma4") == EVERYTHING
+    assert abilities(name) == EVERYTHING
 
 
 def written(messages: list[dict[str, Any]], _: Any) -> str:

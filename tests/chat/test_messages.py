@@ -328,6 +328,41 @@ def test_what_is_not_continued(name: str, messages: list[dict[str, Any]]) -> Non
     assert not normalised(name, messages).continue_final_message
 
 
+THOUGHT = "<|channel>thought\nHm.<channel|>"
+
+
+@pytest.mark.parametrize("name", ["gemma4", "gemma4_large"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        f"{THOUGHT}The Po and",
+        f"The Po {THOUGHT}and",
+        "The Po and<|channel>thought\nHm.",
+        "The Po<channel|> and",
+        [text(THOUGHT), text("The Po and")],
+        [text(f"{THOUGHT}The Po and")],
+    ],
+)
+def test_continued_answer_leaves_its_thoughts(name: str, content: Any) -> None:
+    """Gemma 4's template takes thoughts out, so that an answer with some has to lose them first."""
+    messages = [user("U"), model(content)]
+    result = normalised(name, messages)
+    assert result.rules == PREFILL
+    prompt = render(name, result.messages, go_on=True)
+    assert prompt.endswith("<|turn>model\nThe Po and")
+    assert messages == [user("U"), model(content)]
+    kept = normalised(GEMMA3, messages)
+    assert kept.messages == messages
+
+
+@pytest.mark.parametrize("content", [THOUGHT, f" {THOUGHT}\n", [text(THOUGHT)]])
+def test_thoughts_alone_are_no_beginning(content: Any) -> None:
+    """An answer of thoughts only has no words that could go on."""
+    result = normalised("gemma4", [user("U"), model(content)])
+    assert not result.continue_final_message
+    assert render("gemma4", result.messages).endswith("<|turn>model\n")
+
+
 def test_an_empty_end_continues_what_is_before_it() -> None:
     """An empty answer after an answer adds nothing to it."""
     result = normalised(GEMMA3, [user("U"), model("A"), model("")])
