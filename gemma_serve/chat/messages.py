@@ -38,9 +38,14 @@ def normalise(
     tools: list[dict[str, Any]] | None,
     abilities: Abilities,
     chat: Chat,
+    *,
+    is_answered: bool = True,
 ) -> Normalised:
     """
     Apply the rules of `chat` that the template needs. The input is never changed.
+
+    Args:
+        is_answered: Whether the prompt ends where the model goes on; else no message is continued.
 
     Raises:
         RequestError: what is no message, or no image; with `chat.strict`, any conversation that a
@@ -52,7 +57,7 @@ def normalise(
         if rules:
             raise _refusal(rules)
         return Normalised(given, tools, (), continue_final_message=False)
-    continued = chat.prefill and _is_prefill(given, result)
+    continued = chat.prefill and is_answered and _is_prefill(given, result)
     if continued and abilities.strips_thoughts:
         result = [*result[:-1], without_thoughts(result[-1])]
         continued = not is_blank(result[-1]["content"])

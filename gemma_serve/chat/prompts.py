@@ -54,16 +54,21 @@ class PromptLayer:
         messages: list[dict[str, Any]],
         tools: list[dict[str, Any]] | None,
         abilities: Abilities,
+        *,
+        is_answered: bool = True,
     ) -> Prepared:
         """
         Apply the rules, take images in as bytes and break the control tokens that users typed.
+
+        Args:
+            is_answered: Whether the prompt ends where the model goes on.
 
         Raises:
             RequestError: a message, tool or image that can't be served.
             PayloadTooLargeError: more text than `limits.max_text_chars`.
         """
         self._check_counts(messages, tools)
-        normal = normalise(messages, tools, abilities, self.chat)
+        normal = normalise(messages, tools, abilities, self.chat, is_answered=is_answered)
         self._record(normal.rules)
         inlined = await inline_images(normal.messages, self.images, self.max_images)
         (guarded, guarded_tools), mark = self.guard.protect(

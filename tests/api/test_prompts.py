@@ -159,6 +159,15 @@ def test_prefill(http: httpx.Client) -> None:
     assert not answer["choices"][0]["message"]["content"].startswith("The Po and")
 
 
+def test_a_client_says_how_the_prompt_ends(http: httpx.Client) -> None:
+    """What is continued by the rule is by the client's own word too; without both it is closed."""
+    asked = {"add_generation_prompt": False, "continue_final_message": True}
+    assert _rendered(http, PREFILLED, **asked) == _rendered(http, PREFILLED)
+    closed = _rendered(http, PREFILLED, add_generation_prompt=False)
+    assert closed["prompt"].endswith("<start_of_turn>model\nThe Po and<end_of_turn>\n")
+    assert closed["rules"] == []
+
+
 # --- what was changed
 
 

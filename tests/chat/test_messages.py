@@ -370,6 +370,14 @@ def test_an_empty_end_continues_what_is_before_it() -> None:
     assert result.rules == ("empty_content", "prefill")
 
 
+def test_prompt_that_is_not_answered_is_not_continued() -> None:
+    """Where the client wants no answer begun, its last message stays closed, by no rule."""
+    messages = [user("U"), model("A")]
+    result = normalise(messages, None, abilities(GEMMA3), Chat(), is_answered=False)
+    assert (result.messages, result.rules) == (messages, ())
+    assert not result.continue_final_message
+
+
 def test_strict_does_not_continue() -> None:
     """chat.strict leaves the last answer closed: the client says what it wants."""
     result = normalised(GEMMA3, [user("U"), model("A")], strict=True)

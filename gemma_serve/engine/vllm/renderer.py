@@ -80,9 +80,13 @@ class GemmaRenderer(HfRenderer):  # type: ignore[misc]  # vllm is not typed for 
         began_s = time.perf_counter()
         if not self.forces_tools:
             _check_tool_choice(params.tool_choice)
-        tools = params.chat_template_kwargs.get("tools")
+        kwargs = params.chat_template_kwargs
+        tools = kwargs.get("tools")
         abilities = self.abilities(params.chat_template, tools)
-        prepared = await self.prompts.prepare(messages, tools, abilities)
+        is_answered = kwargs.get("add_generation_prompt", True) or kwargs.get(
+            "continue_final_message", False
+        )
+        prepared = await self.prompts.prepare(messages, tools, abilities, is_answered=is_answered)
         try:
             conversation, prompt = await super().render_messages_async(
                 prepared.messages, _with_prepared(params, prepared)
@@ -189,6 +193,6 @@ def _num_items(media: Any) -> int:
 def _with_prepared(params: ChatParams, prepared: Prepared) -> ChatParams:
     """The template's variables, as the normaliser left them."""
     kwargs = params.chat_template_kwargs | {"tools": prepared.tools}
-    if prepared.continue_final_message and kwargs.get("add_generation_prompt", True):
+    if prepared.continue_final_message:
         kwargs |= {"add_generation_prompt": False, "continue_final_message": True}
     return dataclasses.replace(params, chat_template_kwargs=kwargs)
