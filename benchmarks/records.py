@@ -17,8 +17,8 @@ SCHEMA = "gemma-bench/1"
 Phase = Literal["warm_up", "measured"]
 Protocol = Literal["openai-chat", "openai-completions", "triton-generate"]
 # Where the number of tokens of each event comes from, best first: ids in the event, a running usage
-# in the event, the usage at the stream's end.
-TokenSource = Literal["token_ids", "continuous_usage", "usage"]
+# in the event, the usage at the stream's end, and where there is none, one an event that has text.
+TokenSource = Literal["token_ids", "continuous_usage", "usage", "events"]
 ErrorKind = Literal[
     "connect",  # no connection, or it broke before the head of an answer
     "http_status",  # any status but 200
@@ -378,7 +378,9 @@ class MetricComparison(Model):
     ci_high: float
     p_sign_flip: float
     p_holm: float | None = None  # among the primary metrics
-    noise_floor: float | None = None  # half width of A/A's interval, as a ratio above 1: 0.02 is 2 %
+    noise_floor: float | None = (
+        None  # half width of A/A's interval, as a ratio above 1: 0.02 is 2 %
+    )
     verdict: Literal["faster", "slower", "equivalent", "inconclusive"]
     message: str
 

@@ -414,6 +414,31 @@ def test_client_can_not_change_the_processor(server: Server) -> None:
         assert "mm_processor_kwargs" in error["message"]
 
 
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("kept", [1, 6, 2000])
+def test_prompt_with_images_is_not_cut(server: Server, kept: int, side: str) -> None:
+    """A cut could take an image's place away, on which vLLM fails; it is refused by its name."""
+    cut = {"truncate_prompt_tokens": kept, "truncation_side": side}
+    with unharmed(server):
+        messages = user(QUESTION, noise())
+        error = refused(server, "/v1/chat/completions", messages=messages, **cut)
+    assert error["param"] == "truncate_prompt_tokens"
+
+
+def test_truncation_of_responses_leaves_images(server: Server) -> None:
+    """truncation: auto of the responses API cuts nothing off where all fits."""
+    image = {"type": "input_image", "image_url": data_url(noise()), "detail": "auto"}
+    body = GREEDY | {"input": [{"role": "user", "content": [image]}], "max_output_tokens": 1}
+    with server.client() as client:
+        whole, cut = (
+            client.post("/v1/responses", json=body | {"truncation": truncation})
+            for truncation in ("disabled", "auto")
+        )
+    assert whole.status_code == cut.status_code == 200, cut.text
+    assert whole.json()["usage"] == cut.json()["usage"]
+    assert whole.json()["usage"]["input_tokens"] > SOFT_TOKENS
+
+
 def _refuses_images(server: Server) -> None:
     """Every way to send an image is a 400, and text is answered as before."""
     text = {"messages": user(QUESTION)}

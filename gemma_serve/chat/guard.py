@@ -177,6 +177,12 @@ class Guard:
             return ids
         return ids if self._bos_id is None else [self._bos_id, *ids[self._leading_bos(ids) :]]
 
+    def bos_in_place(self, ids: list[int]) -> list[int]:
+        """The ids of a prompt that was cut, with the BOS in place of the first where it is gone."""
+        if self._bos_id is None or ids[0] == self._bos_id:
+            return ids
+        return [self._bos_id, *ids[1:]]
+
     def check_ids(self, ids: Sequence[int], param: str) -> None:
         """
         Refuse token ids that can't stand in a prompt.

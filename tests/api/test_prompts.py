@@ -300,12 +300,20 @@ def test_add_special_tokens(http: httpx.Client, add_special_tokens: bool) -> Non
 @pytest.mark.parametrize("kept", [1, 3])
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_a_cut_prompt_keeps_its_bos(http: httpx.Client, kept: int, side: str) -> None:
-    """A prompt that is truncated still begins with its one BOS."""
+    """A prompt that is truncated still begins with its one BOS, and else is the side kept."""
+    text = "The sea is wide and blue"
     fields = {"truncate_prompt_tokens": kept, "truncation_side": side}
-    ids = _completed(http, "The sea is wide and blue", **fields)["prompt_token_ids"]
-    assert len(ids) == kept
-    assert ids[0] == BOS
-    assert ids.count(BOS) == 1
+    ids = _completed(http, text, **fields)["prompt_token_ids"]
+    _, *words = _completed(http, text)["prompt_token_ids"]
+    end = len(words) if side == "left" else kept - 1
+    assert ids == [BOS, *words[end - (kept - 1) : end]]
+
+
+def test_a_cut_chat_still_asks_for_the_answer(http: httpx.Client) -> None:
+    """A chat that is cut from the left ends as the whole one does."""
+    whole = _rendered(http, TURNS)["token_ids"]
+    cut = _rendered(http, TURNS, truncate_prompt_tokens=6, truncation_side="left")["token_ids"]
+    assert cut == [BOS, *whole[-5:]]
 
 
 def test_echo(http: httpx.Client) -> None:

@@ -355,10 +355,17 @@ def test_bos_is_first_and_once() -> None:
     assert guard.one_bos([2, 3]) == [0, 2, 3]
 
 
+def test_cut_prompt_keeps_its_end() -> None:
+    """A BOS that was cut off takes the place of the first that is left, and nothing else moves."""
+    assert small().bos_in_place([3, 4, 5]) == [0, 4, 5]
+    assert small().bos_in_place([0, 4, 5]) == [0, 4, 5]
+    assert small().bos_in_place([3]) == [0]
+
+
 def test_model_without_bos_gets_none() -> None:
     """A model that is not Gemma may have no BOS."""
     guard = Guard(control_tokens({"<|im_end|>": 1}, (), bos=None), vocab_size=10)
-    assert guard.one_bos([0, 1]) == [0, 1]
+    assert guard.one_bos([0, 1]) == guard.bos_in_place([0, 1]) == [0, 1]
     guard.check_ids([0, 1], param="prompt")
 
 

@@ -164,10 +164,12 @@ class GemmaRenderer(HfRenderer):  # type: ignore[misc]  # vllm is not typed for 
         return self._build_tokens_prompt(self.prompts.guard.one_bos(ids) if whole else ids, rest)
 
     async def _tokenize_singleton_prompt_async(self, prompt: Any, params: TokenizeParams) -> Any:
+        if prompt.get("multi_modal_data"):
+            params = _without_truncation(params)
         done = await super()._tokenize_singleton_prompt_async(prompt, params)
         if params.truncate_prompt_tokens and (ids := done.get("prompt_token_ids")):
-            # Cut from the left, a prompt has lost its BOS.
-            done["prompt_token_ids"] = self.prompts.guard.one_bos(ids)[: len(ids)]
+            # Cut from the left, a prompt has lost its BOS; its end is where the model goes on.
+            done["prompt_token_ids"] = self.prompts.guard.bos_in_place(ids)
         return done
 
     def _encode(self, text: str) -> list[int]:
@@ -184,6 +186,22 @@ def _check_tool_choice(choice: Any) -> None:
         "use 'auto' or 'none'.",
         param="tool_choice",
     )
+
+
+def _without_truncation(params: TokenizeParams) -> TokenizeParams:
+    """
+    The parameters for a prompt with images, which vLLM fails on if the cut takes one's place away.
+
+    Raises:
+        RequestError: the client says how many tokens are to be left; -1 is the context's length.
+    """
+    if params.truncate_prompt_tokens not in (None, -1):
+        raise RequestError(
+            f"A prompt with images can't be cut to truncate_prompt_tokens "
+            f"{params.truncate_prompt_tokens}; leave it out.",
+            param="truncate_prompt_tokens",
+        )
+    return dataclasses.replace(params, truncate_prompt_tokens=None)
 
 
 def _num_items(media: Any) -> int:

@@ -1,0 +1,1 @@
+"""Sends a workload by a load and records what came back when; knows nothing of metrics."""

@@ -1,0 +1,184 @@
+"""
+From the bytes of an answer to a request record: events, token counts, and how it really ended.
+
+Runs after the answer is complete, where possible after the whole run, so that parsing takes no CPU
+from the server while it is measured.
+"""
+
+from __future__ import annotations
+
+import bisect
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from benchmarks.load.connection import Exchange
+from benchmarks.load.protocols import Event, read_event
+from benchmarks.records import Chunk, ErrorKind, Item, Phase, Protocol, RequestRecord, TokenSource
+
+EVENT_END = re.compile(rb"\r?\n\r?\n")
+DONE = "[DONE]"
+# An error's text is for a person; a server may send pages.
+MESSAGE_CHARS = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A request that was sent, with everything about it that the answer does not say."""
+
+    item: Item
+    phase: Phase
+    exchange: Exchange
+    sched_s: float | None  # time.perf_counter, as the exchange's times
+    queue_s: float
+
+
+class Stamped(NamedTuple):
+    """An event's data and the read in which its last byte came."""
+
+    data: str
+    at_s: float
+    read_id: int
+
+
+def split_events(exchange: Exchange) -> Iterator[Stamped]:
+    """The events of a stream, comments left out; an unfinished last event is none."""
+    body = bytes(exchange.body)
+    ends = [read.body_end for read in exchange.reads]
+    start = 0
+    for end in EVENT_END.finditer(body):
+        lines = body[start : end.start()].decode("utf-8", "replace").splitlines()
+        start = end.end()
+        data = "\n".join(line[5:].lstrip() for line in lines if line.startswith("data:"))
+        if data:
+            read_id = bisect.bisect_left(ends, end.end())
+            yield Stamped(data, exchange.reads[read_id].at_s, read_id)
+
+
+def to_record(
+    sent: Sent,
+    protocol: Protocol,
+    source: TokenSource,
+    origin_s: float,
+    *,
+    keep_text: bool = False,
+) -> RequestRecord:
+    """
+    The record of one request, times relative to `origin_s`.
+
+    An answer with status 200 is a success only if it has tokens and says how it finished.
+    """
+    item, exchange = sent.item, sent.exchange
+    record = RequestRecord(
+        index=item.index,
+        phase=sent.phase,
+        max_tokens=item.max_tokens,
+        send_s=exchange.send_s - origin_s,
+        end_s=exchange.end_s - origin_s,
+        sched_s=None if sent.sched_s is None else sent.sched_s - origin_s,
+        queue_s=sent.queue_s,
+        input_len_tokens=item.input_len_tokens,
+        status=exchange.status,
+        conversation=item.conversation,
+        turn=item.turn,
+        error=exchange.error,
+        error_message=exchange.error_message,
+    )
+    if exchange.status is not None and exchange.status != 200:
+        _fail(record, "http_status", f"{exchange.status}: {exchange.body.decode(errors='replace')}")
+        return record
+    reader = _Reader(record, source, exchange.send_s, keep_text)
+    for event in split_events(exchange):
+        if event.data != DONE and not reader.take(event, protocol):
+            break
+    reader.finish()
+    if record.error is None:
+        _judge_end(record, protocol, bool(exchange.body))
+    return record
+
+
+def _fail(record: RequestRecord, error: ErrorKind, message: str) -> None:
+    """The first error stands: a server's own word comes before the close that follows it."""
+    record.error, record.error_message = error, message[:MESSAGE_CHARS]
+
+
+def _judge_end(record: RequestRecord, protocol: Protocol, has_body: bool) -> None:
+    # Triton's python backend has no finish reason: there the complete answer is the end.
+    finished = record.finish_reason is not None or protocol == "triton-generate"
+    if not finished and record.choice_s is None:
+        what = "an answer without a single event of a completion" if has_body else "an empty answer"
+        _fail(record, "bad_answer", what)
+    elif not finished:
+        _fail(record, "early_close", "the stream ended without a finish reason")
+    elif record.num_output_tokens == 0:
+        _fail(record, "no_tokens", f"finish reason {record.finish_reason!r} and not one token")
+
+
+class _Reader:
+    """Adds up the events of one answer."""
+
+    def __init__(
+        self, record: RequestRecord, source: TokenSource, send_s: float, keep_text: bool
+    ) -> None:
+        self.record, self.source, self.send_s = record, source, send_s
+        self.texts: list[str] = []
+        self.ids: list[int] = []
+        self.keep_text = keep_text
+
+    def take(self, stamped: Stamped, protocol: Protocol) -> bool:
+        """Book one event; False when nothing after it counts."""
+        try:
+            said: Any = json.loads(stamped.data)
+        except json.JSONDecodeError as error:
+            _fail(self.record, "bad_answer", f"an event that is no JSON: {error}")
+            return False
+        if not isinstance(said, dict):
+            _fail(self.record, "bad_answer", "an event that is no JSON object")
+            return False
+        event = read_event(protocol, said)
+        if event.error is not None:
+            _fail(self.record, "sse_error", event.error)
+            return False
+        self._book(event, stamped)
+        return True
+
+    def _book(self, event: Event, stamped: Stamped) -> None:
+        record, at_s = self.record, stamped.at_s - self.send_s
+        if event.has_choice and record.choice_s is None:
+            record.choice_s = at_s
+        num_tokens = self._num_tokens(event)
+        if num_tokens:
+            record.chunks.append(Chunk(at_s, num_tokens, stamped.read_id))
+        record.finish_reason = event.finish_reason or record.finish_reason
+        for name in ("prompt_tokens", "cached_tokens"):
+            if (value := getattr(event, name)) is not None:
+                setattr(record, name, value)
+        if event.output_tokens is not None:
+            record.usage_output_tokens = event.output_tokens
+        if self.keep_text:
+            self.texts.append(event.text)
+            self.ids += event.token_ids or []
+
+    def _num_tokens(self, event: Event) -> int:
+        if self.source == "token_ids":
+            return event.num_tokens or 0
+        if self.source == "continuous_usage" and event.output_tokens is not None:
+            before = self.record.usage_output_tokens or 0
+            return max(0, event.output_tokens - before)
+        return 1 if event.text else 0
+
+    def finish(self) -> None:
+        """Totals: by ids where there are ids, by the usage where there is only that."""
+        record, counted = self.record, sum(chunk.num_tokens for chunk in self.record.chunks)
+        record.token_source = self.source
+        record.num_output_tokens = counted
+        if self.source == "usage":
+            if record.usage_output_tokens is None:
+                record.token_source = "events"
+            else:
+                record.num_output_tokens = record.usage_output_tokens
+        if self.keep_text:
+            record.text = "".join(self.texts)
+            record.token_ids = self.ids or None

@@ -1,0 +1,254 @@
+"""
+One HTTP/1.1 connection that stamps what it reads at the socket, and the pool of them.
+
+Nothing is parsed but HTTP's own framing: while requests run, the client costs as little as it can.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import time
+from dataclasses import dataclass, field
+from typing import NamedTuple, cast
+from urllib.parse import urlsplit
+
+import httptools
+
+from benchmarks.records import ErrorKind
+
+
+class Read(NamedTuple):
+    """One read of the socket: when, and how far the answer's body was complete after it."""
+
+    at_s: float  # time.perf_counter
+    body_end: int
+
+
+@dataclass(slots=True)
+class Exchange:
+    """One request and its answer as bytes."""
+
+    send_s: float = 0.0  # time.perf_counter
+    end_s: float = 0.0
+    last_read_s: float = 0.0
+    status: int | None = None
+    body: bytearray = field(default_factory=bytearray)
+    reads: list[Read] = field(default_factory=list)
+    error: ErrorKind | None = None
+    error_message: str | None = None
+
+
+class Connection(asyncio.Protocol):
+    """A connection that carries one exchange at a time."""
+
+    def __init__(self) -> None:
+        self.transport: asyncio.Transport | None = None
+        self._exchange: Exchange | None = None
+        self._ended: asyncio.Future[None] | None = None
+        self._parser: httptools.HttpResponseParser | None = None
+        self._framed = False  # the head says where the body ends
+
+    async def exchange(self, request: bytes, exchange: Exchange) -> None:
+        """Write a request, and wait until its answer is complete or broken."""
+        assert self.transport is not None
+        self._parser = httptools.HttpResponseParser(self)
+        self._exchange = exchange
+        self._ended = asyncio.get_running_loop().create_future()
+        exchange.send_s = exchange.last_read_s = time.perf_counter()
+        self.transport.write(request)
+        try:
+            await self._ended
+        finally:
+            exchange.end_s = exchange.last_read_s if exchange.error is None else time.perf_counter()
+            if self._exchange is not None:
+                self.abort()
+
+    @property
+    def reusable(self) -> bool:
+        """Whether another exchange may follow on it."""
+        return self.transport is not None and not self.transport.is_closing() and not self._exchange
+
+    def abort(self) -> None:
+        """Close at once; an open exchange ends with it."""
+        self._exchange = None
+        if self.transport is not None:
+            self.transport.abort()
+
+    def fail(self, error: ErrorKind, message: str) -> None:
+        """End the open exchange with an error, and the connection with it."""
+        if self._exchange is not None:
+            self._exchange.error, self._exchange.error_message = error, message
+        self._finish()
+        self.abort()
+
+    def _finish(self) -> None:
+        self._exchange = None
+        if self._ended is not None and not self._ended.done():
+            self._ended.set_result(None)
+
+    # --- asyncio's callbacks
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep the transport."""
+        # uvloop's transport has the methods and not the base class.
+        self.transport = cast("asyncio.Transport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        """Stamp the read, then take HTTP's framing off."""
+        now_s = time.perf_counter()
+        exchange = self._exchange
+        if exchange is None or self._parser is None:
+            self.abort()
+            return
+        exchange.last_read_s = now_s
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserError as error:
+            self.fail("bad_answer", f"no HTTP/1.1 answer: {error}")
+            return
+        exchange.reads.append(Read(now_s, len(exchange.body)))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """An end in the middle of an answer is a failure of its own kind."""
+        exchange = self._exchange
+        if exchange is None:
+            return
+        why = str(exc) or type(exc).__name__ if exc else "the server closed the connection"
+        if exchange.status is None:
+            self.fail("connect", f"no answer: {why}")
+        elif not self._framed:
+            self._finish()  # HTTP/1.0's way to end a body
+        else:
+            self.fail("early_close", f"in the middle of an answer: {why}")
+
+    # --- httptools' callbacks
+
+    def on_message_begin(self) -> None:
+        """A new head."""
+        self._framed = False
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Content-Length or chunks: without them the answer ends with the connection."""
+        lower = name.lower()
+        if lower == b"content-length" or (lower == b"transfer-encoding" and b"chunked" in value):
+            self._framed = True
+
+    def on_headers_complete(self) -> None:
+        """The status."""
+        if self._parser is not None and self._exchange is not None:
+            self._exchange.status = self._parser.get_status_code()
+
+    def on_body(self, body: bytes) -> None:
+        """Keep the bytes."""
+        if self._exchange is not None:
+            self._exchange.body += body
+
+    def on_message_complete(self) -> None:
+        """The answer is whole."""
+        keep = self._parser is not None and self._parser.should_keep_alive()
+        self._finish()
+        if not keep and self.transport is not None:
+            self.transport.close()
+
+
+@dataclass(slots=True)
+class Endpoint:
+    """Where requests go: scheme, host, port and the path before the API's own."""
+
+    url: str
+    api_key: str | None = None
+    host: str = field(init=False)
+    port: int = field(init=False)
+    prefix: str = field(init=False)
+    tls: ssl.SSLContext | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        parts = urlsplit(self.url if "//" in self.url else f"http://{self.url}")
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError(
+                f"'{self.url}' is no server's address; write it like http://127.0.0.1:8000"
+            )
+        self.host = parts.hostname
+        self.port = parts.port or (443 if parts.scheme == "https" else 80)
+        self.prefix = parts.path.rstrip("/")
+        self.tls = ssl.create_default_context() if parts.scheme == "https" else None
+
+    def request(self, path: str, body: bytes) -> bytes:
+        """A POST of JSON, ready to be written."""
+        key = f"Authorization: Bearer {self.api_key}\r\n" if self.api_key else ""
+        head = (
+            f"POST {self.prefix}{path} HTTP/1.1\r\nHost: {self.host}:{self.port}\r\n"
+            f"Content-Type: application/json\r\nAccept: text/event-stream\r\n{key}"
+            f"Content-Length: {len(body)}\r\n\r\n"
+        )
+        return head.encode() + body
+
+
+class Pool:
+    """Connections to one endpoint, kept open between requests."""
+
+    def __init__(self, endpoint: Endpoint, *, stall_s: float, timeout_s: float) -> None:
+        self.endpoint = endpoint
+        self.stall_s, self.timeout_s = stall_s, timeout_s
+        self._idle: list[Connection] = []
+        self._busy: dict[Connection, Exchange] = {}
+        self._watch: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Pool:
+        self._watch = asyncio.create_task(self._watch_limits())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._watch is not None:
+            self._watch.cancel()
+        for connection in (*self._idle, *self._busy):
+            connection.abort()
+
+    async def open(self, count: int) -> None:
+        """Connect ahead of time, so that no request waits for it."""
+        self._idle += await asyncio.gather(*(self._connect() for _ in range(count)))
+
+    async def send(self, request: bytes) -> Exchange:
+        """One exchange; whatever goes wrong stands in it."""
+        exchange = Exchange()
+        try:
+            connection = self._take() or await self._connect()
+        except OSError as error:
+            now_s = time.perf_counter()
+            message = f"{self.endpoint.host}:{self.endpoint.port}: {error.strerror or error}"
+            return Exchange(now_s, now_s, now_s, error="connect", error_message=message)
+        self._busy[connection] = exchange
+        try:
+            await connection.exchange(request, exchange)
+        finally:
+            del self._busy[connection]
+            if connection.reusable:
+                self._idle.append(connection)
+        return exchange
+
+    def _take(self) -> Connection | None:
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.reusable:
+                return connection
+        return None
+
+    async def _connect(self) -> Connection:
+        where = self.endpoint
+        _, connection = await asyncio.get_running_loop().create_connection(
+            Connection, where.host, where.port, ssl=where.tls
+        )
+        return connection
+
+    async def _watch_limits(self) -> None:
+        """One look at all open requests now and then, instead of timers for each."""
+        pause_s = max(0.02, min(0.5, self.stall_s / 4, self.timeout_s / 4))
+        while True:
+            await asyncio.sleep(pause_s)
+            now_s = time.perf_counter()
+            for connection, exchange in list(self._busy.items()):
+                if now_s - exchange.send_s > self.timeout_s:
+                    connection.fail("timeout", f"not finished after {self.timeout_s:g} s")
+                elif now_s - exchange.last_read_s > self.stall_s:
+                    connection.fail("stall", f"no byte for {self.stall_s:g} s")

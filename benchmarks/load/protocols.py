@@ -1,0 +1,188 @@
+"""
+The request of a workload's item in each API, and what the events of its answer say.
+
+Source of the fields: OpenAI's API reference; vLLM 0.32 (`ignore_eos`, `return_token_ids`,
+`cache_salt`); the Triton generate extension and its vLLM and python backends.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from benchmarks.records import Item, Protocol
+
+Message = dict[str, Any]
+TritonContract = Literal["python-backend", "vllm-backend", "tensorrtllm"]
+
+
+@dataclass(frozen=True, slots=True)
+class Extras:
+    """What beyond the API is asked for; a server that refuses it is asked without."""
+
+    ignore_eos: bool = False  # answers of exactly max_tokens
+    token_ids: bool = False  # vLLM's return_token_ids: the ids in every event
+    continuous_usage: bool = False
+    cache_salt: str | None = None  # no prefix-cache block is shared with another salt
+
+
+@dataclass(slots=True)
+class Event:
+    """What one event of a stream says."""
+
+    has_choice: bool = False
+    text: str = ""
+    token_ids: list[int] | None = None
+    num_tokens: int | None = None  # of this event alone
+    finish_reason: str | None = None
+    prompt_tokens: int | None = None
+    output_tokens: int | None = None  # so far, by the usage
+    cached_tokens: int | None = None
+    error: str | None = None
+
+
+def path(protocol: Protocol, model: str) -> str:
+    """The route."""
+    return {
+        "openai-chat": "/v1/chat/completions",
+        "openai-completions": "/v1/completions",
+        "triton-generate": f"/v2/models/{model}/generate_stream",
+    }[protocol]
+
+
+def body(
+    protocol: Protocol,
+    model: str,
+    item: Item,
+    extras: Extras,
+    *,
+    history: list[Message] | None = None,
+    contract: TritonContract = "python-backend",
+) -> dict[str, Any]:
+    """
+    A greedy, streaming request.
+
+    Raises:
+        ValueError: the protocol has no place for the item's kind of prompt.
+    """
+    if protocol == "triton-generate":
+        return _triton_body(item, extras, contract)
+    asked: dict[str, Any] = {
+        "model": model,
+        "max_tokens": item.max_tokens,
+        "temperature": 0,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
+    if protocol == "openai-chat":
+        asked["messages"] = [*(history or []), *_messages(item)]
+    else:
+        asked["prompt"] = item.prompt_token_ids or _text(item, "openai-completions")
+    if extras.ignore_eos:
+        asked["ignore_eos"] = True
+    if extras.token_ids:
+        asked["return_token_ids"] = True
+    if extras.continuous_usage:
+        asked["stream_options"]["continuous_usage_stats"] = True
+    if extras.cache_salt:
+        asked["cache_salt"] = extras.cache_salt
+    return asked
+
+
+def _messages(item: Item) -> list[Message]:
+    if item.messages is not None:
+        return item.messages
+    return [{"role": "user", "content": _text(item, "openai-chat")}]
+
+
+def _text(item: Item, protocol: Protocol) -> str:
+    if item.prompt is not None:
+        return item.prompt
+    if item.messages and len(item.messages) == 1 and isinstance(item.messages[0]["content"], str):
+        return item.messages[0]["content"]
+    kind = "messages" if item.messages else "token ids"
+    allowed = {"openai-chat": "messages or text", "openai-completions": "text or token ids"}
+    raise ValueError(
+        f"request {item.index} of the workload has {kind}, and {protocol} takes "
+        f"{allowed.get(protocol, 'text')}; choose another --protocol or another workload"
+    )
+
+
+def _triton_body(item: Item, extras: Extras, contract: TritonContract) -> dict[str, Any]:
+    text = _text(item, "triton-generate")
+    if contract == "vllm-backend":
+        sampling = {
+            "temperature": 0,
+            "max_tokens": item.max_tokens,
+            "ignore_eos": extras.ignore_eos,
+        }
+        flags = {"return_num_output_tokens": True, "return_num_input_tokens": True}
+        flags |= {"return_finish_reason": True, "exclude_input_in_output": True, "stream": True}
+        # A JSON object becomes the STRING input of that name, as perf_analyzer sends it.
+        return {"text_input": text, "sampling_parameters": json.dumps(sampling), **flags}
+    if contract == "tensorrtllm":
+        return {
+            "text_input": text,
+            "max_tokens": item.max_tokens,
+            "temperature": 0,
+            "stream": True,
+        }
+    return {
+        "text_input": text,
+        "max_new_tokens": item.max_tokens,
+        "do_sample": False,
+        "stream": True,
+    }
+
+
+def read_event(protocol: Protocol, said: dict[str, Any]) -> Event:
+    """What one event's JSON says; unknown keys are none of our business."""
+    if said.get("error") is not None and "choices" not in said:
+        return Event(error=_error_text(said["error"]))
+    if protocol == "triton-generate":
+        return _triton_event(said)
+    event = Event()
+    for choice in said.get("choices") or []:
+        event.has_choice = True
+        event.text += _choice_text(choice)
+        if (ids := choice.get("token_ids")) is not None:
+            event.token_ids, event.num_tokens = ids, len(ids)
+        event.finish_reason = choice.get("finish_reason") or event.finish_reason
+    if usage := said.get("usage"):
+        event.prompt_tokens = usage.get("prompt_tokens")
+        event.output_tokens = usage.get("completion_tokens")
+        event.cached_tokens = (usage.get("prompt_tokens_details") or {}).get("cached_tokens")
+    return event
+
+
+def _choice_text(choice: dict[str, Any]) -> str:
+    """The text of any channel: reasoning and tool calls are tokens too."""
+    if "text" in choice:
+        return choice["text"] or ""
+    delta = choice.get("delta") or {}
+    parts = [delta.get("reasoning_content") or delta.get("reasoning"), delta.get("content")]
+    for call in delta.get("tool_calls") or []:
+        function = call.get("function") or {}
+        parts += [function.get("name"), function.get("arguments")]
+    return "".join(part for part in parts if part)
+
+
+def _triton_event(said: dict[str, Any]) -> Event:
+    text = said.get("text_output")
+    return Event(
+        has_choice=text is not None,
+        text="".join(text) if isinstance(text, list) else text or "",
+        finish_reason=_scalar(said.get("finish_reason")),
+        prompt_tokens=_scalar(said.get("num_input_tokens")),
+        # The vLLM backend counts each response's own tokens, not those so far.
+        num_tokens=_scalar(said.get("num_output_tokens")),
+    )
+
+
+def _scalar(value: Any) -> Any:
+    return value[0] if isinstance(value, list) and value else value
+
+
+def _error_text(error: Any) -> str:
+    return str(error.get("message", error)) if isinstance(error, dict) else str(error)

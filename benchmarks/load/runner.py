@@ -1,0 +1,254 @@
+"""
+Offers a workload by a load: closed or open loop, warm-up handed over without draining, drain.
+
+Warm-up and measured requests stand in one line, so that the load never dips between them; what is
+still running when the last measured request was sent is allowed to finish.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+from benchmarks.load.answer import Sent, to_record
+from benchmarks.load.connection import Endpoint, Pool
+from benchmarks.load.health import HealthMonitor
+from benchmarks.load.protocols import Extras, Message, TritonContract, body, path
+from benchmarks.load.schedule import arrival_times_s, trace_times_s, units
+from benchmarks.records import (
+    ClientHealth,
+    Item,
+    Load,
+    Phase,
+    Protocol,
+    RequestRecord,
+    TokenSource,
+)
+
+# Connections opened before an open loop begins; more are opened as they are needed.
+OPEN_LOOP_CONNECTIONS = 32
+
+Unit = tuple[Phase, list[Item]]
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Sending:
+    """How requests are written and read: the same for every request of a run."""
+
+    endpoint: Endpoint
+    protocol: Protocol
+    model: str
+    token_source: TokenSource = "token_ids"
+    ignore_eos: bool = True
+    # Distinct for every request of every run: no request finds another's prefix-cache blocks.
+    salt: str | None = None
+    contract: TritonContract = "python-backend"
+    stall_s: float = 120.0
+    timeout_s: float = 600.0
+    keep_text: bool = False
+
+    def request(self, item: Item, phase: Phase, history: list[Message] | None = None) -> bytes:
+        """The bytes of one request."""
+        who = item.conversation or str(item.index)
+        extras = Extras(
+            ignore_eos=self.ignore_eos,
+            token_ids=self.token_source == "token_ids",
+            continuous_usage=self.token_source == "continuous_usage",
+            cache_salt=f"{self.salt}-{phase}-{who}" if self.salt else None,
+        )
+        asked = body(
+            self.protocol, self.model, item, extras, history=history, contract=self.contract
+        )
+        return self.endpoint.request(path(self.protocol, self.model), encode(asked))
+
+
+def encode(asked: dict[str, Any]) -> bytes:
+    """A body's bytes."""
+    return json.dumps(asked, ensure_ascii=False).encode()
+
+
+@dataclass
+class Offered:
+    """What came of it."""
+
+    records: list[RequestRecord]
+    health: ClientHealth
+    origin_s: float  # time.perf_counter of the first sending
+    phases: dict[str, tuple[float, float]] = field(default_factory=dict)
+
+
+async def offer(
+    sending: Sending,
+    load: Load,
+    items: Sequence[Item],
+    warm_up: Sequence[Item] = (),
+    *,
+    seed: int = 0,
+    on_measured: Callable[[], Awaitable[None]] | None = None,
+    on_progress: Progress | None = None,
+) -> Offered:
+    """
+    Send everything and wait for all of it.
+
+    `on_measured` is awaited beside the load when the first measured request is sent. Failures are
+    in the records; nothing is raised for them.
+
+    Raises:
+        ValueError: the workload and the protocol or load do not go together; nothing was sent.
+    """
+    line: list[Unit] = [("warm_up", unit) for unit in units(warm_up)]
+    line += [("measured", unit) for unit in units(items)]
+    run = _Run(sending, load, line, seed, on_measured, on_progress)
+    return await run.offer()
+
+
+class _Run:
+    def __init__(
+        self,
+        sending: Sending,
+        load: Load,
+        line: list[Unit],
+        seed: int,
+        on_measured: Callable[[], Awaitable[None]] | None,
+        on_progress: Progress | None,
+    ) -> None:
+        self.sending, self.load, self.line = sending, load, line
+        self.on_measured, self.on_progress = on_measured, on_progress
+        self.total = sum(len(unit) for phase, unit in line if phase == "measured")
+        self.due_s = self._due_s(seed) if load.mode != "closed" else []
+        # Built before the clock starts; a later turn needs the answers before it.
+        self.first_bytes = [sending.request(unit[0], phase) for phase, unit in line]
+        self.sent: list[Sent] = []
+        self.health = HealthMonitor()
+        self.measured_began = False
+        self.num_done = 0
+        self.pool = Pool(sending.endpoint, stall_s=sending.stall_s, timeout_s=sending.timeout_s)
+        self.places = asyncio.Semaphore(load.max_concurrency) if load.max_concurrency else None
+        self.beside: list[asyncio.Task[None]] = []
+
+    def _due_s(self, seed: int) -> list[float]:
+        if self.load.mode == "open":
+            return arrival_times_s(self.load, len(self.line), seed)
+        times = trace_times_s([unit for phase, unit in self.line if phase == "measured"], self.load)
+        ahead = len(self.line) - len(times)
+        # The warm-up of a trace goes before it, at the trace's own mean pace.
+        gap_s = times[-1] / max(1, len(times) - 1)
+        return [number * gap_s for number in range(ahead)] + [ahead * gap_s + t for t in times]
+
+    async def offer(self) -> Offered:
+        """The whole run."""
+        closed = self.load.mode == "closed"
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(self.pool)
+            stack.callback(self.health.cancel)
+            await self._connect((self.load.concurrency or 1) if closed else OPEN_LOOP_CONNECTIONS)
+            origin_s = time.perf_counter()
+            await (self._closed() if closed else self._open(origin_s))
+            ended_s = time.perf_counter()
+            health = self.health.stop()
+            await asyncio.gather(*self.beside)
+        return Offered(self._records(origin_s), health, origin_s, self._phases(origin_s, ended_s))
+
+    async def _connect(self, count: int) -> None:
+        try:
+            await self.pool.open(min(count, len(self.line)))
+        except OSError as error:
+            where = self.sending.endpoint
+            raise ConnectionError(
+                f"no server answers at {where.url} ({error.strerror or error}); start one, or "
+                "give its address with --url"
+            ) from error
+
+    async def _closed(self) -> None:
+        """Each of `concurrency` clients takes the next unit as soon as its last one is done."""
+        line = iter(zip(self.line, self.first_bytes, strict=True))
+
+        async def client() -> None:
+            for (phase, unit), first in line:
+                await self._send_unit(phase, unit, first, None)
+
+        async with asyncio.TaskGroup() as clients:
+            for _ in range(self.load.concurrency or 1):
+                clients.create_task(client())
+
+    async def _open(self, origin_s: float) -> None:
+        """Each unit at its own time after the start, whatever became of those before it."""
+        async with asyncio.TaskGroup() as sent:
+            for (phase, unit), first, due_s in zip(
+                self.line, self.first_bytes, self.due_s, strict=True
+            ):
+                sched_s = origin_s + due_s
+                if (early_s := sched_s - time.perf_counter()) > 0:
+                    await asyncio.sleep(early_s)
+                sent.create_task(self._send_unit(phase, unit, first, sched_s))
+
+    async def _send_unit(
+        self, phase: Phase, unit: list[Item], first: bytes, sched_s: float | None
+    ) -> None:
+        history: list[Message] = []
+        request = first
+        for number, item in enumerate(unit):
+            if number:
+                await asyncio.sleep(item.think_s)
+                request = self.sending.request(item, phase, history)
+                sched_s = None if sched_s is None else time.perf_counter()
+            sent = await self._send(phase, item, request, sched_s)
+            if number + 1 < len(unit):
+                record = self._record(sent, 0.0, keep_text=True)
+                if record.error is not None:
+                    return  # a conversation cannot go on without its answer
+                history += [*(item.messages or [{"role": "user", "content": item.prompt}])]
+                history.append({"role": "assistant", "content": record.text or " "})
+
+    async def _send(self, phase: Phase, item: Item, request: bytes, sched_s: float | None) -> Sent:
+        if phase == "measured" and not self.measured_began:
+            self._begin_measured()
+        waited_s = 0.0
+        if self.places is None:
+            exchange = await self.pool.send(request)
+        else:
+            asked_s = time.perf_counter()
+            async with self.places:
+                waited_s = time.perf_counter() - asked_s
+                exchange = await self.pool.send(request)
+        sent = Sent(item, phase, exchange, sched_s, waited_s)
+        self.sent.append(sent)
+        if phase == "measured" and self.on_progress is not None:
+            self.num_done += 1
+            self.on_progress(self.num_done, self.total)
+        return sent
+
+    def _begin_measured(self) -> None:
+        self.measured_began = True
+        self.health.start()
+        if self.on_measured is not None:
+            self.beside.append(asyncio.ensure_future(self.on_measured()))
+
+    # --- afterwards
+
+    def _record(self, sent: Sent, origin_s: float, *, keep_text: bool) -> RequestRecord:
+        return to_record(
+            sent,
+            self.sending.protocol,
+            self.sending.token_source,
+            origin_s,
+            keep_text=keep_text,
+        )
+
+    def _records(self, origin_s: float) -> list[RequestRecord]:
+        keep = self.sending.keep_text
+        records = [self._record(sent, origin_s, keep_text=keep) for sent in self.sent]
+        return sorted(records, key=lambda record: (record.phase != "warm_up", record.index))
+
+    def _phases(self, origin_s: float, ended_s: float) -> dict[str, tuple[float, float]]:
+        sends = [one.exchange.send_s for one in self.sent if one.phase == "measured"]
+        began_s, last_s = min(sends), max(sends)
+        spans = {"warm_up": (origin_s, began_s)} if began_s > origin_s else {}
+        spans |= {"measured": (began_s, last_s), "drain": (last_s, ended_s)}
+        return {name: (a - origin_s, b - origin_s) for name, (a, b) in spans.items()}
