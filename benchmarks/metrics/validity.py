@@ -1,0 +1,105 @@
+"""
+Whether a run may be believed: each check with its value, its limit, and what to do.
+
+A check that cannot be made says so; it makes no run invalid, and is no proof either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from benchmarks.metrics.answer_checks import answer_checks
+from benchmarks.metrics.client_checks import client_checks
+from benchmarks.metrics.saturation import backlog
+from benchmarks.metrics.verdicts import judged, not_measured, percent
+from benchmarks.records import Check, ClientHealth, Load, RequestRecord, ServerSide, Validity
+
+# A "cold" cell with more is a benchmark of the prefix cache: +86 % tokens/s in vllm#52884.
+PREFIX_CACHE_HITS = 0.01
+
+
+def check_run(
+    records: Sequence[RequestRecord],
+    load: Load,
+    client: ClientHealth | None,
+    *,
+    cold: bool,
+    server: ServerSide | None = None,
+    ignore_eos: bool = True,
+) -> Validity:
+    """
+    All checks of a run; INVALID as soon as one is red.
+
+    A closed loop has no schedule, so nothing is checked against one; a cell that is not cold may
+    hit the prefix cache. `ignore_eos`: the server was asked to give exactly max_tokens.
+    """
+    measured = [record for record in records if record.phase == "measured"]
+    checks = answer_checks(measured, ignore_eos=ignore_eos)
+    checks += client_checks(measured, load, client)
+    if cold:
+        checks.append(prefix_cache(measured, server))
+    if load.mode != "closed":
+        checks.append(saturation(records))
+    red = any(check.status == "red" for check in checks)
+    return Validity(verdict="INVALID" if red else "VALID", checks=checks)
+
+
+def prefix_cache(measured: Sequence[RequestRecord], server: ServerSide | None) -> Check:
+    """
+    Part of the prompt tokens that came from the prefix cache, in a cell that calls itself cold.
+
+    By the server's counters and by `cached_tokens` of the answers; the greater counts.
+    """
+    name = "prefix_cache_hits"
+    shares = []
+    if server is not None and server.prefix_cache_queries and server.prefix_cache_hits is not None:
+        shares.append(server.prefix_cache_hits / server.prefix_cache_queries)
+    told = [record for record in measured if record.cached_tokens is not None]
+    if prompts := sum(record.prompt_tokens or 0 for record in told):
+        shares.append(sum(record.cached_tokens or 0 for record in told) / prompts)
+    if not shares:
+        return not_measured(
+            name,
+            "the server has neither prefix-cache counters at /metrics nor cached_tokens in its "
+            "usage (vLLM: --enable-prompt-tokens-details)",
+        )
+    seen = f"{percent(max(shares))} of the prompt tokens came from the prefix cache"
+    return judged(
+        name,
+        max(shares),
+        PREFIX_CACHE_HITS,
+        seen,
+        f"{seen}, in a cell that is called cold; send prompts that differ from their first token "
+        "on or a cache_salt, or call the cell warm",
+        "share",
+    )
+
+
+def saturation(records: Sequence[RequestRecord]) -> Check:
+    """
+    Open requests gained over the schedule: a backlog that keeps growing has no steady latency.
+
+    Its latencies then say how long the run was. See `saturation.backlog` for the test.
+    """
+    name = "saturation"
+    found = backlog(records)
+    if found is None:
+        return not_measured(
+            name, "the schedule is too short to tell a growing backlog from its ramp"
+        )
+    if not found.saturated:
+        return Check(
+            name=name,
+            status="ok",
+            value=found.growth,
+            unit="requests",
+            message=f"the backlog is stable, {found.mean:.1f} requests at the mean",
+        )
+    return Check(
+        name=name,
+        status="red",
+        value=found.growth,
+        unit="requests",
+        message=f"saturated: the backlog grew by {found.growth:.0f} requests over the run, so "
+        "every latency depends on how long it ran; offer a lower rate",
+    )
