@@ -76,6 +76,13 @@ def test_own_max_tokens(tmp_path: Path, name: str) -> None:
     assert read(tmp_path, [entry]).items[0].max_tokens == 7
 
 
+def test_blank_answer(tmp_path: Path) -> None:
+    """An answer without a word still asks for one token; none at all is no answer."""
+    assert read(tmp_path, [{"prompt": "a", "completion": " "}]).items[0].max_tokens == 1
+    with pytest.raises(WorkloadError, match="line 1 has no answer and no max_tokens"):
+        read(tmp_path, [{"prompt": "a", "completion": ""}])
+
+
 def test_output_comes_first(tmp_path: Path) -> None:
     """A length of output in the spec comes before all that was recorded."""
     entries = [{"prompt": "a b", "max_tokens": 7}, share(0), {"messages": [user("Q")]}]
