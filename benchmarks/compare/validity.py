@@ -1,0 +1,126 @@
+"""The validity of a comparison: the checks of all its blocks by arm, and those of the pairing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from benchmarks.compare.verdict import MeasuredPair
+from benchmarks.records import Check, Run, Validity
+
+# What other programs did to the machine meanwhile. Such a pair is measured again: the rule is fixed
+# beforehand and does not look at the outcome.
+DISTURBANCES = frozenset({"foreign_cpu", "steal"})
+
+RunPair = MeasuredPair[Run]
+
+
+def red_checks(run: Run) -> set[str]:
+    """The names of a run's red checks."""
+    return {check.name for check in run.validity.checks if check.status == "red"}
+
+
+def is_disturbed(pair: RunPair, disturbances: frozenset[str] = DISTURBANCES) -> bool:
+    """Whether something else ran in one of the two blocks."""
+    return bool((red_checks(pair.a) | red_checks(pair.b)) & disturbances)
+
+
+def merge(
+    a_a: Sequence[RunPair],
+    a_b: Sequence[RunPair],
+    repeated: Sequence[RunPair] = (),
+    missing: Sequence[str] = (),
+) -> Validity:
+    """INVALID as soon as a block that counts is, or two of a pair did not do the same work."""
+    a = [(pair.a_directory, pair.a) for pair in (*a_a, *a_b)]
+    a += [(pair.b_directory, pair.b) for pair in a_a]
+    b = [(pair.b_directory, pair.b) for pair in a_b]
+    checks = [
+        same_work((*a_a, *a_b)),
+        *_of_arm("A", a),
+        *_of_arm("B", b),
+        _floor_check(len(a_a)),
+        _repeats_check(repeated),
+        *map(_missing_check, missing),
+    ]
+    red = any(check.status == "red" for check in checks)
+    return Validity(verdict="INVALID" if red else "VALID", checks=checks)
+
+
+def same_work(pairs: Iterable[RunPair]) -> Check:
+    """Whether both of each pair sent the same workload, by its SHA-256."""
+    differing = [
+        f"{pair.a_directory} and {pair.b_directory}"
+        for pair in pairs
+        if pair.a.workload.sha256 != pair.b.workload.sha256
+    ]
+    return Check(
+        name="same_work",
+        status="red" if differing else "ok",
+        value=len(differing),
+        limit=0,
+        unit="pairs",
+        message=(
+            f"{differing[0]} sent different workloads; give both of a pair the same seed"
+            if differing
+            else "both of each pair sent the same workload"
+        ),
+    )
+
+
+def _of_arm(arm: str, blocks: Sequence[tuple[str | None, Run]]) -> list[Check]:
+    """One check for each name, the worst of all blocks, with the block named where it is red."""
+    by_name: dict[str, list[tuple[str | None, Check]]] = {}
+    for directory, run in blocks:
+        for check in run.validity.checks:
+            by_name.setdefault(check.name, []).append((directory, check))
+    return [_worst(f"{name} ({arm})", checks) for name, checks in by_name.items()]
+
+
+def _worst(name: str, checks: Sequence[tuple[str | None, Check]]) -> Check:
+    rank = {"red": 0, "not_measured": 1, "ok": 2}
+    directory, worst = min(checks, key=lambda item: rank[item[1].status])
+    num_alike = sum(check.status == worst.status for _, check in checks)
+    where = f"{num_alike} of {len(checks)} blocks"
+    message = f"{where}, first {directory}: {worst.message}"
+    if worst.status == "ok":
+        message = f"kept in all {len(checks)} blocks"
+    return worst.model_copy(update={"name": name, "message": message})
+
+
+def _floor_check(num_pairs: int) -> Check:
+    if num_pairs:
+        return Check(
+            name="noise_floor",
+            status="ok",
+            value=num_pairs,
+            unit="pairs",
+            message=f"A was measured against itself in {num_pairs} pairs",
+        )
+    return Check(
+        name="noise_floor",
+        status="not_measured",
+        message="A was not measured against itself: no noise floor holds small differences back",
+    )
+
+
+def _repeats_check(repeated: Sequence[RunPair]) -> Check:
+    names = ", ".join(f"{pair.a_directory} and {pair.b_directory}" for pair in repeated)
+    return Check(
+        name="repeated_pairs",
+        status="ok",
+        value=len(repeated),
+        unit="pairs",
+        message=(
+            f"measured again as something else ran on the machine; kept, not counted: {names}"
+            if repeated
+            else "no pair had to be measured again"
+        ),
+    )
+
+
+def _missing_check(metric: str) -> Check:
+    return Check(
+        name=f"metric {metric}",
+        status="not_measured",
+        message=f"{metric} is not compared: some block has no value for it, or 0",
+    )
