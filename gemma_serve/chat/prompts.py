@@ -87,14 +87,23 @@ class PromptLayer:
         return self.guard.one_bos(ids)
 
     def raw_text(self, text: str) -> tuple[str, str | None]:
+        """Text of the completions API, with the control tokens broken that can't stand in it."""
+        return self.guard.protect_raw(text)
+
+    def check_chars(self, chars: int, *, param: str) -> None:
         """
-        Text of the completions API, with the control tokens broken that can't stand in it.
+        Refuse more text in one request than the profile allows.
 
         Raises:
-            PayloadTooLargeError: more text than `limits.max_text_chars`.
+            PayloadTooLargeError: more than `limits.max_text_chars`.
         """
-        self._check_chars(len(text))
-        return self.guard.protect_raw(text)
+        limit = self.limits.max_text_chars
+        if chars > limit:
+            raise PayloadTooLargeError(
+                f"The request has {chars} characters of text; at most {limit} are allowed "
+                "(limits.max_text_chars), so send less.",
+                param=param,
+            )
 
     def check_images(self, text: str, ids: list[int], num_images: int) -> None:
         """
@@ -140,16 +149,8 @@ class PromptLayer:
                     f"(limits.max_{what}), so send fewer.",
                     param=what,
                 )
-        self._check_chars(text_chars(list(map(without_images, messages))) + text_chars(tools))
-
-    def _check_chars(self, chars: int) -> None:
-        limit = self.limits.max_text_chars
-        if chars > limit:
-            raise PayloadTooLargeError(
-                f"The request has {chars} characters of text; at most {limit} are allowed "
-                "(limits.max_text_chars), so send less.",
-                param="messages",
-            )
+        chars = text_chars(list(map(without_images, messages))) + text_chars(tools)
+        self.check_chars(chars, param="messages")
 
     def _record(self, rules: tuple[str, ...]) -> None:
         for rule in rules:

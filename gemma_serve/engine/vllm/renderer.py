@@ -142,6 +142,8 @@ class GemmaRenderer(HfRenderer):  # type: ignore[misc]  # vllm is not typed for 
         # Only /tokenize skips the cache; without special tokens, it asks for the ids of a piece.
         wants_piece = tok_params is not None and not tok_params.add_special_tokens
         whole = not (wants_piece and options.get("skip_mm_cache"))
+        chars = sum(len(prompt.get("prompt") or "") for prompt in prompts)
+        self.prompts.check_chars(chars, param="prompt")
         checked = [self._checked(prompt, whole) for prompt in prompts]
         return await super().render_cmpl_async(checked, tok_params, **options)
 
