@@ -167,8 +167,9 @@ def itl_shift(ok: Sequence[RequestRecord]) -> float | None:
     as_reads = [gap for record in known for gap in _itl_by_read(record)]
     if not as_events or not as_reads:
         return None
-    before, after = (np.quantile(gaps, [0.5, 0.95]) for gaps in (as_events, as_reads))
-    return float(max(abs(b - a) / a if a > 0 else 0.0 for b, a in zip(before, after, strict=True)))
+    by_event, by_read = (np.quantile(gaps, [0.5, 0.95]) for gaps in (as_events, as_reads))
+    pairs = zip(by_event, by_read, strict=True)
+    return float(max(abs(event - read) / read if read > 0 else 0.0 for event, read in pairs))
 
 
 def _itl_by_read(record: RequestRecord) -> list[float]:

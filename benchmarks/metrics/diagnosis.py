@@ -38,9 +38,8 @@ def _saturation(run: Run) -> Iterator[str]:
     check = _check(run, "saturation")
     if check is not None and check.status == "red":
         yield (
-            f"The server is saturated: the backlog grew by {check.value:.0f} requests, so "
-            "latencies depend on how long the run was; only its throughput is "
-            "a property of the server."
+            "The server is saturated, so latencies depend on how long the run was; only its "
+            "throughput is a property of the server."
         )
 
 

@@ -44,8 +44,8 @@ def backlog(records: Sequence[RequestRecord]) -> Backlog | None:
 
     A line through the backlog itself finds a trend in every stable queue, whose neighbouring values
     resemble each other; its changes do not, and in a stable queue they take each other back. In
-    simulated processor sharing with 200 Poisson arrivals this calls 70 % load saturated in 0 %,
-    100 % in 5 %, 130 % in 93 % of the runs.
+    simulated processor sharing with 200 Poisson arrivals and 16 places this calls a load of 70 %
+    saturated in none, of 100 % in 6 %, of 130 % in 93 % of the runs.
     """
     span = _after_ramp(records)
     if span is None:
@@ -58,6 +58,26 @@ def backlog(records: Sequence[RequestRecord]) -> Backlog | None:
     )
 
 
+def drain_over_schedule(records: Sequence[RequestRecord]) -> float | None:
+    """
+    Duration of the drain / duration of the schedule; None below MIN_REQUESTS.
+
+    At rho times its capacity a server needs rho - 1 schedules more, so that above 1 most of the
+    run had no load offered: it is saturated, or far too short for its requests. It finds the
+    overloads whose very first requests are slow already.
+    """
+    measured = [record for record in records if record.phase == "measured"]
+    due_s = _due_s(measured)
+    ok = completed(measured)
+    if len(due_s) < MIN_REQUESTS or not ok or due_s[-1] <= due_s[0]:
+        return None
+    return (max(record.end_s for record in ok) - due_s[-1]) / (due_s[-1] - due_s[0])
+
+
+def _due_s(measured: Sequence[RequestRecord]) -> list[float]:
+    return sorted(record.sched_s for record in measured if record.sched_s is not None)
+
+
 def _p_of_growth(changes: NDArray[np.float64]) -> float:
     if changes.std() == 0:
         return 0.0 if changes[0] > 0 else 1.0
@@ -68,7 +88,7 @@ def _p_of_growth(changes: NDArray[np.float64]) -> float:
 def _after_ramp(records: Sequence[RequestRecord]) -> Span | None:
     """From one unhurried request after the first scheduled sending to the last sending."""
     measured = [record for record in records if record.phase == "measured"]
-    due_s = sorted(record.sched_s for record in measured if record.sched_s is not None)
+    due_s = _due_s(measured)
     lifetime_s = _unhurried_e2e_s(measured)
     if len(due_s) < MIN_REQUESTS or lifetime_s is None:
         return None

@@ -10,12 +10,13 @@ from collections.abc import Sequence
 
 from benchmarks.metrics.answer_checks import answer_checks
 from benchmarks.metrics.client_checks import client_checks
-from benchmarks.metrics.saturation import backlog
+from benchmarks.metrics.saturation import backlog, drain_over_schedule
 from benchmarks.metrics.verdicts import judged, not_measured, percent
 from benchmarks.records import Check, ClientHealth, Load, RequestRecord, ServerSide, Validity
 
 # A "cold" cell with more is a benchmark of the prefix cache: +86 % tokens/s in vllm#52884.
 PREFIX_CACHE_HITS = 0.01
+MAX_DRAIN = 1.0  # schedules
 
 
 def check_run(
@@ -79,27 +80,33 @@ def saturation(records: Sequence[RequestRecord]) -> Check:
     """
     Open requests gained over the schedule: a backlog that keeps growing has no steady latency.
 
-    Its latencies then say how long the run was. See `saturation.backlog` for the test.
+    Its latencies then say how long the run was. See `saturation.py` for the two tests.
     """
-    name = "saturation"
-    found = backlog(records)
+    name, found = "saturation", backlog(records)
+    if (drain := drain_over_schedule(records)) is not None and drain > MAX_DRAIN:
+        return Check(
+            name=name,
+            status="red",
+            value=drain,
+            limit=MAX_DRAIN,
+            unit="schedules",
+            message=f"the server needed {drain:.1f} times the schedule's length to finish after "
+            "it: saturated, or far too short a run; offer a lower rate, or send more requests",
+        )
     if found is None:
         return not_measured(
             name, "the schedule is too short to tell a growing backlog from its ramp"
         )
-    if not found.saturated:
-        return Check(
-            name=name,
-            status="ok",
-            value=found.growth,
-            unit="requests",
-            message=f"the backlog is stable, {found.mean:.1f} requests at the mean",
+    message = f"the backlog is stable, {found.mean:.1f} requests at the mean"
+    if found.saturated:
+        message = (
+            f"saturated: the backlog grew by {found.growth:.0f} requests over the run, so every "
+            "latency depends on how long it ran; offer a lower rate"
         )
     return Check(
         name=name,
-        status="red",
+        status="red" if found.saturated else "ok",
         value=found.growth,
         unit="requests",
-        message=f"saturated: the backlog grew by {found.growth:.0f} requests over the run, so "
-        "every latency depends on how long it ran; offer a lower rate",
+        message=message,
     )
