@@ -1,0 +1,80 @@
+"""From a target to the words that start it; profiles are resolved by the real `check`."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+
+import pytest
+import yaml
+
+from benchmarks.servers import ServerError, parse_target
+from benchmarks.servers.commands import Command, command
+from benchmarks.servers.llamacpp import cmake_args
+
+
+def made(text: str) -> Command:
+    """The command of a target on port 1234."""
+    return asyncio.run(command(parse_target(text), 1234))
+
+
+def test_profile() -> None:
+    """Our server gets the target's settings and the port."""
+    how = made("profile:p.yaml,--set max_model_len=64")
+
+    assert " ".join(how.words[1:]) == (
+        "-m gemma_serve serve p.yaml --set max_model_len=64 --set server.port=1234"
+    )
+    assert how.ready_path == "/readyz"
+
+
+def test_vllm_gets_what_check_shows(tmp_path: Path) -> None:
+    """vLLM's server gets the engine arguments and the environment of the profile, settings too."""
+    profile = tmp_path / "p.yaml"
+    profile.write_text(yaml.safe_dump({"model": "google/gemma-3-4b-it", "max_model_len": 4096}))
+
+    how = made(f"vllm:{profile},--set max_model_len=2048")
+    words = list(how.words)
+
+    assert "vllm.entrypoints.openai.api_server" in words
+    assert words[words.index("--model") + 1] == "google/gemma-3-4b-it"
+    assert words[words.index("--max-model-len") + 1] == "2048"
+    assert "--no-trust-remote-code" in words
+    assert how.environ["VLLM_WORKER_MULTIPROC_METHOD"] == "spawn"
+    assert how.ready_path == "/health"
+
+
+def test_unknown_profile_is_told_in_checks_own_words() -> None:
+    """A profile that is none is told as `gemma-serve check` tells it."""
+    with pytest.raises(ServerError, match="gemma-3-270x"):
+        made("vllm:gemma-3-270x")
+
+
+def test_transformers_takes_a_directory_as_it_is(tmp_path: Path) -> None:
+    """A directory is a checkpoint, and no profile is looked for."""
+    how = made(f"transformers:{tmp_path}")
+
+    assert list(how.words[2:]) == [
+        "benchmarks.servers.transformers_server",
+        str(tmp_path),
+        "--port",
+        "1234",
+    ]
+
+
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="instruction sets of x86")
+def test_llama_cpp_is_built_for_this_processor() -> None:
+    """Only instruction sets that the processor has are on; AVX-512 needs all its parts."""
+    partly = cmake_args({"avx2", "fma", "f16c", "avx512f"})
+    wholly = cmake_args({"avx2", "fma", "avx512f", "avx512cd", "avx512vl", "avx512dq", "avx512bw"})
+
+    assert partly.split() == [
+        "-DGGML_NATIVE=OFF",
+        "-DGGML_AVX2=ON",
+        "-DGGML_FMA=ON",
+        "-DGGML_F16C=ON",
+        "-DGGML_AVX512=OFF",
+    ]
+    assert "-DGGML_AVX512=ON" in wholly
+    assert "-DGGML_F16C=OFF" in wholly
