@@ -122,10 +122,10 @@ def _events(run: Run) -> Iterator[str]:
             f"{percent(check.value)} of the token events came out of one read with the one before: "
             "high percentiles of ITL are partly a matter of reading; TPOT is not."
         )
-    icl, itl = _distribution(run, "icl_s"), _distribution(run, "itl_s")
-    if icl is not None and itl is not None and icl.n and itl.n >= TOKENS_PER_EVENT * icl.n:
+    tokens_per_event = _tokens_per_event(run)
+    if tokens_per_event is not None and tokens_per_event >= TOKENS_PER_EVENT:
         yield (
-            f"The server sends {itl.n / icl.n:.1f} tokens an event: a reader sees bursts, and "
+            f"The server sends {tokens_per_event:.1f} tokens an event: a reader sees bursts, and "
             "tools that take an event for a token count too few."
         )
 
@@ -192,6 +192,14 @@ def _distribution(run: Run, name: str) -> Distribution | None:
 
 def _check(run: Run, name: str) -> Check | None:
     return next((check for check in run.validity.checks if check.name == name), None)
+
+
+def _tokens_per_event(run: Run) -> float | None:
+    """Each request has one token more than gaps between tokens, and one event more than those."""
+    icl, itl, all_ok = (_distribution(run, name) for name in ("icl_s", "itl_s", "e2e_s"))
+    if icl is None or itl is None or all_ok is None:
+        return None
+    return (itl.n + all_ok.n) / (icl.n + all_ok.n)
 
 
 def _ms(seconds: float) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from hypothesis import settings
 from hypothesis import strategies as st
 
 from benchmarks.metrics.windows import summarise
@@ -20,6 +21,9 @@ from benchmarks.records import (
     Validity,
     WorkloadInfo,
 )
+
+# No deadline: on a busy machine a first example takes its time.
+few_examples = settings(max_examples=40, deadline=None)
 
 CLOSED = Load(mode="closed", concurrency=1)
 OPEN = Load(mode="open", rate_rps=10.0, arrivals="constant")

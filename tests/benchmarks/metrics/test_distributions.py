@@ -17,6 +17,7 @@ from benchmarks.metrics.distributions import (
     floor_reason,
     quantile_of,
 )
+from tests.benchmarks.metrics.made import few_examples
 
 PERCENTILES = list(FLOORS)
 
@@ -91,6 +92,7 @@ def test_certified_bound_holds_as_often_as_it_says() -> None:
     assert missed <= 33
 
 
+@few_examples
 @given(st.lists(st.floats(0, 1e3), min_size=1, max_size=800))
 def test_percentiles_rise(values: list[float]) -> None:
     """Percentiles rise with their rank, within the range, and a bound is above its percentile."""

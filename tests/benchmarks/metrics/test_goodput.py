@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from benchmarks.metrics.goodput import PRESETS, goodput, is_good, parse_slo
 from benchmarks.records import RequestRecord, Slo
-from tests.benchmarks.metrics.made import failed, request, requests
+from tests.benchmarks.metrics.made import failed, few_examples, request, requests
 
 # ttft 125 ms, tpot (0.625 - 0.125) / 2 = 250 ms, e2e 625 ms, longest pause 375 ms
 ONE = request((0.125, 0.25, 0.625))
@@ -58,6 +58,7 @@ def test_nothing_to_count() -> None:
     assert (found.goodput_rps, found.attainment) == (0.0, 0.0)
 
 
+@few_examples
 @given(st.lists(requests(), min_size=1, max_size=6), st.floats(1, 500), st.floats(1, 500))
 def test_a_looser_slo_is_met_more_often(
     records: list[RequestRecord], ttft_ms: float, more_ms: float

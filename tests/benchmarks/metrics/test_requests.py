@@ -24,7 +24,7 @@ from benchmarks.metrics.requests import (
     ttft_sched_s,
 )
 from benchmarks.records import RequestRecord
-from tests.benchmarks.metrics.made import failed, request, requests
+from tests.benchmarks.metrics.made import failed, few_examples, request, requests
 
 # Sent at 5.0, due at 4.8; a role at 0.05, then 1, 2 and 1 tokens.
 ONE = request((0.1, 0.2, 0.5), (1, 2, 1), send_s=5.0, sched_s=4.8, choice_s=0.05)
@@ -149,6 +149,7 @@ def test_arrivals_of_hidden_tokens() -> None:
     assert list(token_arrivals(hidden)) == [(2.1, 2.5), (2.5, 2.5)]
 
 
+@few_examples
 @given(requests())
 def test_gaps_add_up(record: RequestRecord) -> None:
     """ICL and ITL both add up to the time from the first token to the last."""
@@ -157,6 +158,7 @@ def test_gaps_add_up(record: RequestRecord) -> None:
     assert sum(itl_s(record)) == pytest.approx(decode_s, abs=1e-9)
 
 
+@few_examples
 @given(requests())
 def test_one_itl_for_each_token_but_the_first(record: RequestRecord) -> None:
     """There are n - 1 inter-token latencies, so that their mean is TPOT."""
@@ -166,6 +168,7 @@ def test_one_itl_for_each_token_but_the_first(record: RequestRecord) -> None:
         assert sum(gaps) / len(gaps) == pytest.approx(tpot_s(record), abs=1e-9)
 
 
+@few_examples
 @given(requests())
 def test_stall_between_mean_and_all(record: RequestRecord) -> None:
     """The longest pause is at least the mean one, and no longer than all together."""

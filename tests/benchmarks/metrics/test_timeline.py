@@ -15,7 +15,7 @@ from benchmarks.metrics.timeline import (
     timeseries,
 )
 from benchmarks.records import RequestRecord
-from tests.benchmarks.metrics.made import failed, request, requests
+from tests.benchmarks.metrics.made import failed, few_examples, request, requests
 
 
 def between(send_s: float, end_s: float) -> RequestRecord:
@@ -77,6 +77,7 @@ def test_no_requests_no_seconds() -> None:
     assert timeseries([]) == []
 
 
+@few_examples
 @given(st.lists(requests(), min_size=1, max_size=8))
 def test_nothing_is_lost(records: list[RequestRecord]) -> None:
     """All tokens, all sendings and all open time are in the seconds."""

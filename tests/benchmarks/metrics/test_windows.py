@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from benchmarks.metrics.windows import full_run, steady, summarise
 from benchmarks.records import Load, RequestRecord, Slo
-from tests.benchmarks.metrics.made import CLOSED, OPEN, failed, request, requests
+from tests.benchmarks.metrics.made import CLOSED, OPEN, failed, few_examples, request, requests
 
 TWO = Load(mode="closed", concurrency=2)
 
@@ -196,6 +196,7 @@ def test_summarise_has_both() -> None:
     assert found.steady_reason is not None
 
 
+@few_examples
 @given(st.lists(requests(), min_size=1, max_size=10), st.integers(1, 4))
 def test_steady_lies_within_the_run(records: list[RequestRecord], concurrency: int) -> None:
     """The steady window lies between the first measured sending and the last end."""
