@@ -69,8 +69,13 @@ def estimate(d: Array, confidence: float = 0.95) -> Estimate:
     if len(d) < 2:
         raise ValueError(f"an interval of {len(d)} pairs was asked for; measure at least 2")
     mean, error = _mean_and_error(d)
-    half = float(student_t.ppf((1 + confidence) / 2, len(d) - 1)) * error
+    half = _t_quantile((1 + confidence) / 2, len(d) - 1) * error
     return Estimate(len(d), mean, float(np.median(d)), mean - half, mean + half)
+
+
+@lru_cache(maxsize=128)
+def _t_quantile(p: float, degrees_of_freedom: int) -> float:
+    return float(student_t.ppf(p, degrees_of_freedom))
 
 
 def sign_flip_p(d: Array, *, seed: int = 0) -> float:

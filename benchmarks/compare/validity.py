@@ -9,7 +9,7 @@ from benchmarks.records import Check, Run, Validity
 
 # What other programs did to the machine meanwhile. Such a pair is measured again: the rule is fixed
 # beforehand and does not look at the outcome.
-DISTURBANCES = frozenset({"foreign_cpu", "steal"})
+DISTURBANCES = frozenset({"foreign_cpu", "cpu_steal"})
 
 RunPair = MeasuredPair[Run]
 

@@ -49,7 +49,7 @@ def made_up_run(
     )
     checks = [
         Check(name=name, status="red" if name in red else "ok", message=f"{name} was looked at")
-        for name in {"failed_share": 0, "steal": 0, **dict.fromkeys(red)}
+        for name in {"failed_share": 0, "cpu_steal": 0, **dict.fromkeys(red)}
     ]
     return Run(
         run_id="1",

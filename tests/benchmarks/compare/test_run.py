@@ -171,7 +171,7 @@ def test_noise_floor_holds_a_claim_back() -> None:
 
 def test_a_disturbed_pair_is_repeated() -> None:
     """A pair in which something else ran is measured again in its order, with other prompts."""
-    script = Script(wobbling(1.05), red={7: ["steal"], 8: ["foreign_cpu"]})
+    script = Script(wobbling(1.05), red={7: ["cpu_steal"], 8: ["foreign_cpu"]})
     found = script.compare()
     assert found.verdict == "faster"
     assert found.validity.verdict == "VALID"
@@ -189,11 +189,11 @@ def test_a_disturbed_pair_is_repeated() -> None:
 
 def test_repeats_are_bounded() -> None:
     """A pair that stays disturbed counts after its last repeat, and makes it all invalid."""
-    script = Script(wobbling(1.05), red={number: ["steal"] for number in range(6, 99)})
+    script = Script(wobbling(1.05), red={number: ["cpu_steal"] for number in range(6, 99)})
     found = script.compare(max_repeats=1)
     assert (found.verdict, exit_code(found)) == ("invalid", 3)
     assert len(script.blocks) == 2 * 6 + 2 * 2 * 10
-    assert found.message.startswith("invalid: steal (B): 10 of 10 blocks, first a_b-07-b: ")
+    assert found.message.startswith("invalid: cpu_steal (B): 10 of 10 blocks, first a_b-07-b: ")
 
 
 def test_invalid_ends_at_the_first_look() -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmarks.compare.validity import RunPair, is_disturbed, merge
+from benchmarks.compare.validity import DISTURBANCES, RunPair, is_disturbed, merge
 from benchmarks.compare.verdict import MeasuredPair
-from benchmarks.records import Validity
-from tests.benchmarks.compare.made_up import made_up_run
+from benchmarks.metrics.client_checks import client_checks
+from benchmarks.records import ClientHealth, Load, Validity
+from tests.benchmarks.compare.made_up import made_up_run, record
 
 
 def pair(
@@ -61,7 +62,7 @@ def test_different_work() -> None:
 
 def test_repeated_pairs_are_told_and_not_counted() -> None:
     """A pair that was measured again is named, and its red check does not count."""
-    found = merge([], [pair(2)], [pair(1, a={"red": ["steal"]})])
+    found = merge([], [pair(2)], [pair(1, a={"red": ["cpu_steal"]})])
     assert found.verdict == "VALID"
     assert message(found, "repeated_pairs").endswith("not counted: a_b-01-a and a_b-01-b")
 
@@ -76,6 +77,13 @@ def test_what_is_missing_is_told() -> None:
 
 def test_disturbed() -> None:
     """Foreign load in either block disturbs a pair; a failed request does not."""
-    assert is_disturbed(pair(a={"red": ["steal"]}))
+    assert is_disturbed(pair(a={"red": ["cpu_steal"]}))
     assert is_disturbed(pair(b={"red": ["foreign_cpu", "failed_share"]}))
     assert not is_disturbed(pair(b={"red": ["failed_share"]}))
+
+
+def test_disturbances_are_checks_of_a_run() -> None:
+    """What disturbs a pair is named as the checks of a run name it."""
+    health = ClientHealth(wall_s=10, cpu_s=1, loop_lag_s=[0.0], foreign_cpu=0.5, steal=0.5)
+    checks = client_checks([record()], Load(mode="closed", concurrency=1), health)
+    assert {check.name for check in checks if check.status == "red"} == DISTURBANCES
