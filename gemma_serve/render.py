@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from gemma_serve.api.fields import check_fields
 from gemma_serve.errors import RequestError
 from gemma_serve.plan import plan_serve
 
@@ -77,6 +78,7 @@ async def _render(plan: Plan, body: dict[str, Any]) -> RenderedPrompt:
     renderer = await renderer_without_engine(
         resolved.engine_kwargs(), resolved.frontend_kwargs(), plan.loaded.profile, plan.checkpoint
     )
+    check_fields(renderer.renderer.variables(renderer.chat_template), request)
     return await render_chat(renderer, request)
 
 

@@ -121,6 +121,30 @@ def test_bad_message(tiny_profile: Path) -> None:
     assert line.startswith("gemma-serve: messages[1].role is 'judge'; use system, developer, ")
 
 
+GEMMA_4 = ("--set", "chat.tool_call_parser=gemma4")
+
+
+@pytest.mark.parametrize(
+    ("fields", "words", "sentence"),
+    [
+        ({"documents": [{"text": "x"}]}, (), "The field 'documents' is not allowed: "),
+        ({"chat_template_kwargs": {"bos_token": ""}}, (), "The chat template takes no variable "),
+        ({"tools": BODY["tools"], "tool_choice": "required"}, GEMMA_4, "tool_choice 'required' "),
+    ],
+    ids=["field", "variable", "tool choice"],
+)
+def test_what_the_server_refuses(
+    tiny_profile: Path, fields: dict[str, Any], words: Sequence[str], sentence: str
+) -> None:
+    """No prompt is shown for a request that the server would not answer."""
+    code, line = refusal(
+        render(tiny_profile, json.dumps({"messages": [QUESTION], **fields}), words)
+    )
+
+    assert code == 1
+    assert line.startswith(f"gemma-serve: {sentence}")
+
+
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [

@@ -19,7 +19,7 @@ inference = APIRouter(dependencies=[Depends(takes_requests)], tags=["Anthropic"]
 @with_cancellation
 async def create_message(request: AnthropicMessagesRequest, raw_request: Request) -> Response:
     """Answer a conversation; `stream: true` for server-sent events."""
-    check_fields(engine_of(raw_request), request)
+    check_fields(engine_of(raw_request).template_variables, request)
     messages = engine_of(raw_request).serving.anthropic_serving_messages
     call = messages.create_messages(request, raw_request)
     return await respond(raw_request, call, model=request.model, exclude_none=True)
@@ -29,7 +29,7 @@ async def create_message(request: AnthropicMessagesRequest, raw_request: Request
 @with_cancellation
 async def count_tokens(request: AnthropicCountTokensRequest, raw_request: Request) -> Response:
     """Prompt tokens of a conversation, without generating."""
-    check_fields(engine_of(raw_request), request)
+    check_fields(engine_of(raw_request).template_variables, request)
     messages = engine_of(raw_request).serving.anthropic_serving_messages
     call = messages.count_tokens(request, raw_request)
     return await respond(raw_request, call, model=request.model, exclude_none=True)

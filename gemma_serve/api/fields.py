@@ -7,25 +7,29 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from gemma_serve.engine.vllm import Engine
 from gemma_serve.errors import RequestError
 
 # The first three are for engines of one cluster, which trust one another.
 _REPLACES = "it would replace the prompt"
+_NO_PLACE = "Gemma's chat templates have no place for it; a message may hold the text"
 _BY_PROFILE = "the profile's `images` section says how images are treated"
 REFUSED = {
     "kv_transfer_params": _REPLACES,
     "ec_transfer_params": _REPLACES,
     "prompt_embeds": _REPLACES,
+    "documents": _NO_PLACE,
     "mm_processor_kwargs": _BY_PROFILE,
     "media_io_kwargs": _BY_PROFILE,
 }
 WORD = re.compile(r"[\w-]{1,64}")
 
 
-def check_fields(engine: Engine, request: BaseModel) -> None:
+def check_fields(template_variables: frozenset[str], request: BaseModel) -> None:
     """
     Refuse fields and template variables that no client may set.
+
+    Args:
+        template_variables: Those that the chat template takes from a request.
 
     Raises:
         RequestError: such a field is set, or a variable that the chat template does not take.
@@ -36,7 +40,7 @@ def check_fields(engine: Engine, request: BaseModel) -> None:
                 f"The field {name!r} is not allowed: {why}; leave it out.", param=name
             )
     for name, value in (getattr(request, "chat_template_kwargs", None) or {}).items():
-        _check_variable(name, value, engine.template_variables)
+        _check_variable(name, value, template_variables)
 
 
 def _check_variable(name: str, value: Any, allowed: frozenset[str]) -> None:

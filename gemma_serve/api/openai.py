@@ -24,7 +24,7 @@ router = APIRouter()
 @with_cancellation
 async def create_chat_completion(request: ChatRequest, raw_request: Request) -> Response:
     """Answer a chat; `stream: true` for server-sent events."""
-    check_fields(engine_of(raw_request), request)
+    check_fields(engine_of(raw_request).template_variables, request)
     chat = engine_of(raw_request).serving.openai_serving_chat
     call = chat.create_chat_completion(request, raw_request)
     return await respond(raw_request, call, model=request.model)
@@ -35,7 +35,7 @@ async def create_chat_completion(request: ChatRequest, raw_request: Request) -> 
 async def render_chat_completion(request: ChatRequest, raw_request: Request) -> Response:
     """The exact prompt of a chat: text, token ids, stop ids, rules applied; generates nothing."""
     engine = engine_of(raw_request)
-    check_fields(engine, request)
+    check_fields(engine.template_variables, request)
     engine.check_model(request.model)
     call = render_chat(engine.serving.online_renderer, request)
     return await respond(raw_request, call, model=request.model)
@@ -45,8 +45,9 @@ async def render_chat_completion(request: ChatRequest, raw_request: Request) -> 
 @with_cancellation
 async def create_completion(request: CompletionRequest, raw_request: Request) -> Response:
     """Continue raw text or token ids."""
-    check_fields(engine_of(raw_request), request)
-    completion = engine_of(raw_request).serving.openai_serving_completion
+    engine = engine_of(raw_request)
+    check_fields(engine.template_variables, request)
+    completion = engine.serving.openai_serving_completion
     call = completion.create_completion(request, raw_request)
     return await respond(raw_request, call, model=request.model)
 
@@ -55,7 +56,7 @@ async def create_completion(request: CompletionRequest, raw_request: Request) ->
 @with_cancellation
 async def create_response(request: ResponsesRequest, raw_request: Request) -> Response:
     """Answer through the Responses API."""
-    check_fields(engine_of(raw_request), request)
+    check_fields(engine_of(raw_request).template_variables, request)
     responses = engine_of(raw_request).serving.openai_serving_responses
     call = responses.create_responses(request, raw_request)
     return await respond(raw_request, call, model=request.model, by_alias=True)
@@ -65,7 +66,7 @@ async def create_response(request: ResponsesRequest, raw_request: Request) -> Re
 @with_cancellation
 async def tokenize(request: TokenizeRequest, raw_request: Request) -> Response:
     """Token ids of a text or of a chat, as the model would get them."""
-    check_fields(engine_of(raw_request), request)
+    check_fields(engine_of(raw_request).template_variables, request)
     tokenization = engine_of(raw_request).serving.serving_tokenization
     call = tokenization.create_tokenize(request, raw_request)
     return await respond(raw_request, call, model=request.model)

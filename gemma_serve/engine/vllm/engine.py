@@ -48,6 +48,12 @@ class Engine:
         return layer
 
     @property
+    def max_model_len(self) -> int:
+        """The context's length in tokens."""
+        length: int = self.client.vllm_config.model_config.max_model_len
+        return length
+
+    @property
     def dead(self) -> bool:
         """Whether the engine's processes are gone or failed."""
         return bool(self.client.errored)
@@ -80,7 +86,7 @@ class Engine:
             "dtype": str(config.model_config.dtype).removeprefix("torch."),
             "quantization": config.model_config.quantization,
             "kv_cache_dtype": config.cache_config.cache_dtype,
-            "max_model_len": config.model_config.max_model_len,
+            "max_model_len": self.max_model_len,
             "max_num_seqs": config.scheduler_config.max_num_seqs,
             "max_num_batched_tokens": config.scheduler_config.max_num_batched_tokens,
             "num_kv_cache_blocks": config.cache_config.num_gpu_blocks,
@@ -172,10 +178,10 @@ async def wire(
     await init_app_state(engine.client, engine.serving, args, tasks)
     online = engine.serving.online_renderer
     engine.template_variables = online.renderer.variables(online.chat_template)
-    online.renderer.forces_tools = _forces_tools(online.parser)
+    online.renderer.forces_tools = forces_tools(online.parser)
 
 
-def _forces_tools(parser: Any) -> bool:
+def forces_tools(parser: Any) -> bool:
     """Whether vLLM can make the model call a tool: its grammar for that must suit the parser."""
     tool_parser = parser.tool_parser_cls if parser else None
     return (

@@ -14,7 +14,7 @@ from vllm.renderers.online_renderer import OnlineRenderer
 from vllm.usage.usage_lib import UsageContext
 
 from gemma_serve.chat.prompts import applied_rules
-from gemma_serve.engine.vllm.engine import serving_arguments, with_config_objects
+from gemma_serve.engine.vllm.engine import forces_tools, serving_arguments, with_config_objects
 from gemma_serve.engine.vllm.errors import refusal, translate
 from gemma_serve.engine.vllm.protocol import ChatRequest
 from gemma_serve.engine.vllm.renderer import install_renderer
@@ -74,4 +74,6 @@ async def renderer_without_engine(
     config = args.create_engine_config(UsageContext.OPENAI_API_SERVER)
     state = State()
     await init_render_app_state(config, state, serving_arguments(engine_kwargs, frontend_kwargs))
-    return state.online_renderer
+    online: OnlineRenderer = state.online_renderer
+    online.renderer.forces_tools = forces_tools(online.parser)
+    return online
