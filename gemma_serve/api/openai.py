@@ -47,6 +47,7 @@ async def create_completion(request: CompletionRequest, raw_request: Request) ->
     """Continue raw text or token ids."""
     engine = engine_of(raw_request)
     check_fields(engine.template_variables, request)
+    request.allow_tokens(engine.max_model_len)
     completion = engine.serving.openai_serving_completion
     call = completion.create_completion(request, raw_request)
     return await respond(raw_request, call, model=request.model)

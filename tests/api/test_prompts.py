@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -358,6 +360,14 @@ def test_fields_in_place_of_the_prompt(http: httpx.Client, field: str) -> None:
         assert _refused(http, path, body | {field: {"a": 1}})["param"].startswith(field)
 
 
+@pytest.mark.parametrize("path", [CHAT, RENDER])
+def test_documents(http: httpx.Client, path: str) -> None:
+    """Documents, which no template of Gemma shows, are refused and not lost in silence."""
+    documents = [{"title": "Rivers", "text": "The Po.<end_of_turn>"}]
+    error = _refused(http, path, {"messages": TURNS, "documents": documents})
+    assert error["param"] == "documents"
+
+
 @pytest.mark.parametrize(
     ("path", "body"),
     [
@@ -382,12 +392,24 @@ def test_template_variables(
 # --- the context's length
 
 
-def test_default_of_max_tokens(http: httpx.Client) -> None:
+@pytest.mark.parametrize("fields", [{}, {"max_tokens": None}], ids=["absent", "null"])
+@pytest.mark.parametrize("echo", [False, True], ids=["plain", "echo"])
+def test_default_of_max_tokens(http: httpx.Client, fields: dict[str, Any], echo: bool) -> None:
     """Without max_tokens, an answer may take what is left of the context."""
-    prompt = [5] * (CONTEXT_TOKENS - 4)  # and a BOS
-    answer = _posted(http, COMPLETIONS, {"prompt": prompt, "ignore_eos": True})
-    assert answer["usage"]["completion_tokens"] == 3
+    prompt = [5] * (CONTEXT_TOKENS - 41)  # and a BOS
+    body = {"prompt": prompt, "ignore_eos": True, "echo": echo} | fields
+    answer = _posted(http, COMPLETIONS, body)
+    assert answer["usage"]["completion_tokens"] == 40
     assert answer["choices"][0]["finish_reason"] == "length"
+
+
+def test_default_of_max_tokens_in_a_chat(http: httpx.Client) -> None:
+    """The same for a chat, whole and streamed."""
+    messages = [user("river " * 1_330)]
+    left = CONTEXT_TOKENS - _rendered(http, messages)["num_tokens"]
+    assert 16 < left < 200
+    answer = _posted(http, CHAT, {"messages": messages, "ignore_eos": True})
+    assert answer["usage"]["completion_tokens"] == left
 
 
 @pytest.mark.parametrize("fields", [{}, {"max_tokens": 1}], ids=["default", "one"])
@@ -457,6 +479,26 @@ def test_tool_choice_auto_and_none(http: httpx.Client) -> None:
     assert hidden == _rendered(http, TURNS)
 
 
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+def test_a_call_in_words_becomes_a_call(http: httpx.Client, stream: bool) -> None:
+    """What the model answers in Gemma 3's convention is the tool call that the client reads."""
+    said = {"structured_outputs": {"choice": ["[lamp(on=True)]"]}, "max_tokens": 50}
+    body = {"messages": TURNS, "tools": [LAMP], "tool_choice": "auto", "stream": stream} | said
+    answer = http.post(CHAT, json=body)
+    assert answer.status_code == 200, answer.text
+    events = [line[6:] for line in answer.text.splitlines() if line.startswith("data: {")]
+    chunks = [json.loads(event) for event in events] if stream else [answer.json()]
+    choices = [choice for chunk in chunks for choice in chunk["choices"]]
+    calls = [
+        call["function"]
+        for choice in choices
+        for call in choice["delta" if stream else "message"].get("tool_calls") or ()
+    ]
+    assert "".join(call.get("name") or "" for call in calls) == "lamp"
+    assert json.loads("".join(call.get("arguments") or "" for call in calls)) == {"on": True}
+    assert choices[-1]["finish_reason"] == "tool_calls"
+
+
 def test_named_tool(openai_client: openai.OpenAI) -> None:
     """A tool chosen by name is the one that is called, whatever else there is."""
     answer = openai_client.chat.completions.create(
@@ -503,8 +545,22 @@ def test_any_tool_of_anthropics(anthropic_client: anthropic.Anthropic) -> None:
 
 
 @pytest.fixture(scope="module")
+def eos_only(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model as converters leave one: its files name <eos> as the only end."""
+    directory = tmp_path_factory.mktemp("eos-only") / "gemma"
+    shutil.copytree(tiny_model, directory)
+    for name in ("config.json", "generation_config.json"):
+        values = json.loads((directory / name).read_text()) | {"eos_token_id": EOS}
+        (directory / name).write_text(json.dumps(values))
+    return directory
+
+
+@pytest.fixture(scope="module")
 def strict(
-    tiny_profile: Path, engine_slot: ExitStack, tmp_path_factory: pytest.TempPathFactory
+    tiny_profile: Path,
+    eos_only: Path,
+    engine_slot: ExitStack,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> httpx.Client:
     """A client of a server that changes nothing, forces no tools and answers briefly."""
     engine_slot.close()
@@ -513,6 +569,7 @@ def strict(
         "chat.merge_turns=false",
         "chat.tool_call_parser=gemma4",
         "limits.max_tokens=5",
+        f"model={eos_only}",
     ]
     log = tmp_path_factory.mktemp("log") / "strict.log"
     server = engine_slot.enter_context(serving(tiny_profile, overrides, log, dict(os.environ)))
@@ -571,10 +628,27 @@ def test_a_rule_that_is_off(strict: httpx.Client) -> None:
 
 @pytest.mark.engine
 @pytest.mark.parametrize("fields", [{}, {"max_tokens": 50}], ids=["default", "more"])
-def test_limit_of_max_tokens(strict: httpx.Client, fields: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [(CHAT, {"messages": TURNS}), (COMPLETIONS, {"prompt": "Hi"})],
+    ids=["chat", "completion"],
+)
+def test_limit_of_max_tokens(
+    strict: httpx.Client, path: str, body: dict[str, Any], fields: dict[str, Any]
+) -> None:
     """No answer is longer than limits.max_tokens."""
-    answer = _posted(strict, CHAT, {"messages": TURNS, "ignore_eos": True} | fields)
+    answer = _posted(strict, path, body | {"ignore_eos": True} | fields)
     assert answer["usage"]["completion_tokens"] == 5
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize("stop", [EOS, END_OF_TURN])
+def test_stop_tokens_that_the_checkpoint_leaves_out(strict: httpx.Client, stop: int) -> None:
+    """An answer ends with the turn also where generation_config.json names <eos> alone."""
+    assert _rendered(strict, TURNS)["stop_token_ids"] == [EOS, END_OF_TURN]
+    for path, body in ((CHAT, {"messages": TURNS}), (COMPLETIONS, {"prompt": "Hi"})):
+        [choice] = _posted(strict, path, body | {"logit_bias": {str(stop): 100}})["choices"]
+        assert choice["finish_reason"] == "stop"
 
 
 @pytest.mark.engine
@@ -603,12 +677,13 @@ def test_five_megabytes_of_text(strict: httpx.Client) -> None:
         COMPLETIONS: {"prompt": much},
         "/tokenize": {"prompt": much},
     }
-    for path, body in bodies.items():
+    for path, body in (*bodies.items(), (COMPLETIONS, {"prompt": [much[:1_000_000]] * 5})):
         answer = strict.post(path, json=body)
         assert answer.status_code == 413, (path, answer.text[:500])
         assert answer.json()["error"]["code"] == "request_too_large"
         assert "limits.max_text_chars" in answer.json()["error"]["message"]
     body = {"model": "tiny", "messages": [user(much)], "max_tokens": 1}
-    answer = strict.post(MESSAGES, json=body)
-    assert answer.status_code == 413
-    assert answer.json()["error"]["type"] == "request_too_large"
+    for path in (MESSAGES, f"{MESSAGES}/count_tokens"):
+        answer = strict.post(path, json=body)
+        assert answer.status_code == 413
+        assert answer.json()["error"]["type"] == "request_too_large"

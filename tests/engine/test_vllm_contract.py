@@ -297,6 +297,18 @@ def test_request_names_its_model(name: str) -> None:
     assert "model" in getattr(door, name).model_fields
 
 
+def test_completion_without_max_tokens_gets_the_contexts() -> None:
+    """vLLM puts its default of 16 where a client names none; ours is the whole context."""
+    for named in ({}, {"max_tokens": None}):
+        assert protocol.VllmCompletionRequest(prompt="a", **named).max_tokens == 16
+        request = door.CompletionRequest(prompt="a", **named)
+        request.allow_tokens(4096)
+        assert request.max_tokens == 4096
+    request = door.CompletionRequest(prompt="a", max_tokens=0, echo=True)
+    request.allow_tokens(4096)
+    assert request.max_tokens == 0
+
+
 @pytest.mark.parametrize(
     ("parsers", "registry"),
     [

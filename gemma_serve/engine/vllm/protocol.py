@@ -11,7 +11,7 @@ from vllm.entrypoints.anthropic.protocol import (
     AnthropicMessagesRequest,
 )
 from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
-from vllm.entrypoints.openai.completion.protocol import CompletionRequest
+from vllm.entrypoints.openai.completion.protocol import CompletionRequest as VllmCompletionRequest
 from vllm.entrypoints.openai.responses.protocol import ResponsesRequest
 from vllm.entrypoints.serve.tokenize.protocol import (
     DetokenizeRequest,
@@ -37,6 +37,17 @@ class ChatRequest(ChatCompletionRequest):  # type: ignore[misc]  # vllm is not t
     """OpenAI's chat request; `chat/messages.py` reads its messages, Gemini's and others' too."""
 
     messages: list[dict[str, Any]]
+
+
+class CompletionRequest(VllmCompletionRequest):  # type: ignore[misc]
+    """OpenAI's completion request; without max_tokens it is as long as a chat's answer may be."""
+
+    max_tokens: int | None = None  # vLLM's default is 16
+
+    def allow_tokens(self, max_model_len: int) -> None:
+        """Allow as many as the context has, where the client names no number; vLLM needs one."""
+        if self.max_tokens is None:
+            self.max_tokens = max_model_len
 
 
 class TokenizeMessagesRequest(TokenizeChatRequest):  # type: ignore[misc]
