@@ -1,0 +1,247 @@
+"""Tables of the report: conditions, all figures of a run, the points of a sweep, definitions."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from benchmarks.metrics.distributions import FLOORS, certified_upper_bound
+from benchmarks.metrics.goodput import goodput
+from benchmarks.metrics.windows import MANY_A_REQUEST, ONE_A_REQUEST, full_run, steady
+from benchmarks.records import Comparison, Distribution, Run, ServerSide, Sweep, Target, Window
+from benchmarks.report import words
+from benchmarks.report.goodput_plot import slo_words
+
+PERCENTILES = ("p50", "p90", "p95", "p99")
+SCALARS: Sequence[tuple[str, str]] = (
+    ("output_tps", "tokens/s"),
+    ("total_tps", "tokens/s"),
+    ("rps", "requests/s"),
+    ("mean_concurrency", ""),
+    ("num_ok", ""),
+    ("num_failed", ""),
+    ("output_tokens", ""),
+    ("prompt_tokens", ""),
+    ("cached_prompt_tokens", ""),
+    ("duration_s", "s"),
+)
+WINDOW_DEFINITIONS: Sequence[tuple[str, Callable[..., Any]]] = (
+    ("Whole run", full_run),
+    ("Steady window", steady),
+    ("Goodput and attainment", goodput),
+    ("Certified percentile", certified_upper_bound),
+)
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of text under heads; the first column names the row."""
+
+    heads: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Names and values under a heading: one part of the conditions."""
+
+    heading: str
+    rows: Sequence[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class Definition:
+    """A metric, what it is, and from where the definition is."""
+
+    name: str
+    paragraphs: Sequence[str]
+    source: str = ""
+    key: str = ""
+
+
+def run_conditions(run: Run) -> list[Facts]:
+    """Everything that the figures of a run depend on."""
+    workload = [
+        ("What", run.workload.description),
+        ("Requests", f"{run.workload.num_requests}, after {run.workload.num_warm_up} to warm up"),
+        ("Prefix cache", run.workload.cache),
+        ("Load", words.load_words(run.load)),
+        ("Ends by itself", "no, ignore_eos" if run.workload.ignore_eos else "yes"),
+        ("SLO", slo_words(run.slo) if run.slo else "none given"),
+        ("Seed", str(run.seed)),
+        ("SHA-256", run.workload.sha256),
+    ]
+    measured = [
+        ("Began", run.started_at),
+        ("Ended", run.ended_at),
+        ("Tokens counted by", str(run.token_source or "not known")),
+        ("Command", " ".join(run.argv)),
+        *_flat(run.tool),
+    ]
+    return [
+        Facts("Server", _target(run.target)),
+        Facts("Workload and load", workload),
+        Facts("Machine", _flat(run.host)),
+        Facts("Measurement", measured),
+    ]
+
+
+def comparison_conditions(found: Comparison) -> list[Facts]:
+    """Everything that the figures of a comparison depend on."""
+    workload = [
+        ("What", found.workload.description),
+        ("Load", words.load_words(found.load)),
+        ("Prefix cache", found.workload.cache),
+        ("Equivalence margin", words.percent(found.equivalence)),
+        ("Looked at after", ", ".join(map(str, found.looks)) + " pairs"),
+        ("Seed", str(found.seed)),
+        ("SHA-256", found.workload.sha256),
+        ("Began", found.started_at),
+        ("Ended", found.ended_at),
+        ("Command", " ".join(found.argv)),
+    ]
+    return [
+        Facts("A", _target(found.a)),
+        Facts("B", _target(found.b)),
+        Facts("Workload and load", workload),
+        Facts("Machine", _flat(found.host)),
+    ]
+
+
+def run_figures(run: Run) -> list[Table]:
+    """All figures of a run: rates of both windows, distributions, and the server's own."""
+    full, steady_window = run.metrics.full_run, run.metrics.steady
+    windows = [full] if steady_window is None else [full, steady_window]
+    heads = ["", "Whole run", "Steady window"][: len(windows) + 1]
+    rates = [
+        [words.metric_name(name), *(_scalar(window, name, unit) for window in windows)]
+        for name, unit in SCALARS
+    ]
+    tables = [Table(heads, rates), _distributions(full.distributions)]
+    if run.server is not None:
+        tables.append(Table(["By the server's own counters", ""], _server_rows(run.server)))
+    return tables
+
+
+def sweep_points(sweep: Sweep) -> Table:
+    """One row a load."""
+    metrics = ("ttft_p50_s", "ttft_p95_s", "tpot_p50_s", "tpot_p95_s")
+    heads = ["Load", "Output tokens/s", "Requests/s"]
+    heads += ["TTFT median", "TTFT p95", "TPOT median", "TPOT p95", "Goodput", "Meet the SLO", ""]
+    rows = [
+        [
+            point.load.label(),
+            _number(point.output_tps),
+            _number(point.rps),
+            *(_seconds(getattr(point, name)) for name in metrics),
+            _number(point.goodput_rps),
+            "" if point.attainment is None else words.percent(point.attainment),
+            "" if point.verdict == "VALID" else "INVALID",
+        ]
+        for point in sweep.points
+    ]
+    return _without_empty(Table(heads, rows))
+
+
+def definitions() -> list[Definition]:
+    """The metrics as their functions define them: the docstrings are the only place."""
+    metrics = [
+        (key, function) for key, (function, _) in {**ONE_A_REQUEST, **MANY_A_REQUEST}.items()
+    ]
+    found = [_definition(words.metric_name(key), function, key) for key, function in metrics]
+    return found + [_definition(name, function) for name, function in WINDOW_DEFINITIONS]
+
+
+def suppressed(name: str, num_samples: int) -> str:
+    """What stands where a percentile is not shown."""
+    return f"too few requests (need {words.tick(FLOORS[name])}, have {words.tick(num_samples)})"
+
+
+def _definition(name: str, function: Callable[..., Any], key: str = "") -> Definition:
+    text = inspect.getdoc(function) or ""
+    body, _, source = text.replace("`", "").partition("Source:")
+    body = body.partition("Raises:")[0]
+    paragraphs = [" ".join(part.split()) for part in body.split("\n\n") if part.strip()]
+    return Definition(name, paragraphs, " ".join(source.split()), key)
+
+
+def _target(target: Target) -> list[tuple[str, str]]:
+    named = [
+        ("Label", target.label),
+        ("Model", target.model),
+        ("Protocol", target.protocol),
+        ("URL", target.url),
+    ]
+    return named + _flat(target.server)
+
+
+def _flat(values: Mapping[str, Any]) -> list[tuple[str, str]]:
+    rows = [(words.heading(key), _plain(value)) for key, value in values.items()]
+    return [(key, value) for key, value in rows if value]
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_plain(inner)}" for key, inner in value.items())
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(_plain, value))
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "" if value is None else str(value)
+
+
+def _distributions(found: Mapping[str, Distribution]) -> Table:
+    heads = ["Whole run", "n", "Mean", "Median", "p90", "p95", "p99", "p99 at most", "Greatest"]
+    rows = []
+    for name, one in found.items():
+        shown = [_quantile(one, percentile) for percentile in PERCENTILES]
+        certified = "" if one.p99_certified is None else words.quantity(one.p99_certified, one.unit)
+        ends = [_quantity(one.mean, one.unit), *shown, certified, _quantity(one.max, one.unit)]
+        rows.append([words.metric_name(name), words.tick(one.n), *ends])
+    return Table(heads, rows)
+
+
+def _quantile(one: Distribution, name: str) -> str:
+    value = getattr(one, name)
+    return f"needs {words.tick(FLOORS[name])}" if value is None else words.quantity(value, one.unit)
+
+
+def _server_rows(server: ServerSide) -> list[list[str]]:
+    values = server.model_dump(exclude_none=True)
+    return [
+        [words.heading(name.removesuffix("_s")), _server_value(name, v)]
+        for name, v in values.items()
+    ]
+
+
+def _server_value(name: str, value: float) -> str:
+    if name.endswith("_s"):
+        return words.quantity(value, "s")
+    return words.quantity(value, "MiB") if name.endswith("_mib") else words.tick(value)
+
+
+def _scalar(window: Window, name: str, unit: str) -> str:
+    value = getattr(window, name)
+    if isinstance(value, int):
+        return words.tick(value)
+    return _quantity(value, unit)
+
+
+def _quantity(value: float | None, unit: str) -> str:
+    return "" if value is None else words.quantity(value, unit)
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else words.number(value)
+
+
+def _seconds(value: float | None) -> str:
+    return "" if value is None else words.seconds(value)
+
+
+def _without_empty(table: Table) -> Table:
+    """A table without the columns in which no row says anything."""
+    keep = [i for i in range(len(table.heads)) if any(row[i] for row in table.rows)]
+    return Table([table.heads[i] for i in keep], [[row[i] for i in keep] for row in table.rows])
