@@ -57,11 +57,13 @@ def _ordered(metrics: Sequence[MetricComparison]) -> list[MetricComparison]:
 
 
 def _panel(box: Box, rows: Sequence[MetricComparison], margin: float) -> Panel:
-    ends = [v for row in rows for v in (row.ci_low, row.ci_high) if v > 0]
-    floors = [1 + (row.noise_floor or 0.0) for row in rows]
+    """As wide as the primary metrics need: a wild descriptive one may leave it at the side."""
+    wanted = [row for row in rows if row.primary] or rows
+    ends = [v for row in wanted for v in (row.ci_low, row.ci_high) if v > 0]
+    floors = [1 + (row.noise_floor or 0.0) for row in wanted]
     reach = max(max(abs(math.log(v)) for v in ends), math.log(1 + margin), math.log(max(floors)))
     # The same distance to both sides, so that 1 stands in the middle.
-    low, high = math.exp(-reach * 1.08), math.exp(reach * 1.08)
+    low, high = math.exp(-reach * 1.3), math.exp(reach * 1.3)
     x = Log(low, high, box.left, box.right, log_ticks(low, high))
     return Panel(box, x, Linear(0, 1, box.bottom, box.top, ()), "A / B, logarithmic", "")
 
@@ -89,15 +91,25 @@ def _row(panel: Panel, row: MetricComparison, y: float, is_last: bool) -> list[M
     name = svg.shorten(words.metric_name(row.metric), LEFT - 24, 13)
     drawn.append(svg.text(0, y - 2, name, "strong" if row.primary else "label"))
     drawn.append(svg.text(0, y + 14, f"{row.better} is better", "quiet"))
-    low, middle, high = (panel.x(v) for v in (row.ci_low, row.ratio_mean, row.ci_high))
-    interval = [svg.line(low, y, high, y, "bar thick")]
-    interval += [svg.line(x, y - 6, x, y + 6, "bar") for x in (low, high)]
-    interval.append(svg.marker(middle, y, "diamond", "dot", 5.5, row.message))
+    interval = _interval(panel, row, y)
     drawn.append(svg.group(interval, class_=f"v-{row.verdict}"))
     numbers = f"{words.ratio(row.ratio_mean)}  ({words.ratio(row.ci_low)} to "
     drawn.append(svg.text(RIGHT + 30, y + 4, numbers + f"{words.ratio(row.ci_high)})", "label"))
     verdict = f"{SIGNS[row.verdict]} {row.verdict}"
     drawn.append(svg.text(VERDICT_X, y + 4, verdict, f"verdict v-{row.verdict}"))
+    return drawn
+
+
+def _interval(panel: Panel, row: MetricComparison, y: float) -> list[Markup]:
+    low, middle, high = (panel.x(v) for v in (row.ci_low, row.ratio_mean, row.ci_high))
+    drawn = [svg.line(low, y, high, y, "bar thick")]
+    for end, value, points_to in ((low, row.ci_low, -8.0), (high, row.ci_high, 8.0)):
+        if panel.x.low <= value <= panel.x.high:
+            drawn.append(svg.line(end, y - 6, end, y + 6, "bar"))
+        else:  # an arrow: it goes on outside
+            drawn.append(svg.area([(end, y - 6), (end + points_to, y), (end, y + 6)], "dot"))
+    if panel.x.low <= row.ratio_mean <= panel.x.high:
+        drawn.append(svg.marker(middle, y, "diamond", "dot", 5.5, row.message))
     return drawn
 
 

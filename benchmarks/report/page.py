@@ -11,10 +11,10 @@ import jinja2
 from markupsafe import Markup
 
 from benchmarks.report.data import ReportData, load
+from benchmarks.report.definitions import definitions
 from benchmarks.report.figures import Figure, LeftOut
 from benchmarks.report.forest import SIGNS
 from benchmarks.report.sections import Plot, Section, curves_without_sweep, sections
-from benchmarks.report.tables import definitions
 
 TEMPLATES = Path(__file__).parent / "templates"
 VERDICT_SIGNS = {"VALID": "✓", "INVALID": "✕", **SIGNS}

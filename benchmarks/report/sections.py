@@ -89,7 +89,7 @@ def run_section(data: RunData) -> Section:
     ]
     return Section(
         "Run",
-        run.target.label,
+        f"{run.target.label}, {run.load.label()}",
         f"{words.load_words(run.load)}; {run.workload.description}",
         run.validity.verdict,
         _red(run.validity),
@@ -139,7 +139,7 @@ def comparison_section(data: ComparisonData) -> Section:
         f"{words.load_words(found.load)}; {found.workload.description}",
         found.verdict.upper() if found.verdict == "invalid" else found.verdict,
         _red(found.validity),
-        found.message[:1].upper() + found.message[1:],
+        "" if found.verdict == "invalid" else found.message[:1].upper() + found.message[1:],
         [quality.message] if quality else ["Whether both answer the same was not measured."],
         [ratio_figure(metric) for metric in found.metrics if metric.primary],
         plots,
@@ -188,7 +188,7 @@ def _runs_together(runs: Sequence[RunData]) -> Section:
         "INVALID" if invalid else "VALID",
         [f"{label} is invalid" for label in invalid],
         "",
-        plots=[ttft_ecdf(arms), itl_ecdf(arms), stall_ecdf(arms)],
+        plots=[ttft_ecdf(arms), itl_ecdf(arms)],
         summary=[Table(heads, [_run_row(one.run) for one in runs])],
     )
 

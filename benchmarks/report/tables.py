@@ -1,15 +1,12 @@
-"""Tables of the report: conditions, all figures of a run, the points of a sweep, definitions."""
+"""Tables of the report: conditions, all figures of a run, the points of a sweep."""
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.metrics.distributions import FLOORS, certified_upper_bound
-from benchmarks.metrics.goodput import goodput
-from benchmarks.metrics.windows import MANY_A_REQUEST, ONE_A_REQUEST, full_run, steady
+from benchmarks.metrics.distributions import FLOORS
 from benchmarks.records import Comparison, Distribution, Run, ServerSide, Sweep, Target, Window
 from benchmarks.report import words
 from benchmarks.report.goodput_plot import slo_words
@@ -27,12 +24,6 @@ SCALARS: Sequence[tuple[str, str]] = (
     ("cached_prompt_tokens", ""),
     ("duration_s", "s"),
 )
-WINDOW_DEFINITIONS: Sequence[tuple[str, Callable[..., Any]]] = (
-    ("Whole run", full_run),
-    ("Steady window", steady),
-    ("Goodput and attainment", goodput),
-    ("Certified percentile", certified_upper_bound),
-)
 
 
 @dataclass(frozen=True)
@@ -49,16 +40,6 @@ class Facts:
 
     heading: str
     rows: Sequence[tuple[str, str]]
-
-
-@dataclass(frozen=True)
-class Definition:
-    """A metric, what it is, and from where the definition is."""
-
-    name: str
-    paragraphs: Sequence[str]
-    source: str = ""
-    key: str = ""
 
 
 def run_conditions(run: Run) -> list[Facts]:
@@ -145,26 +126,9 @@ def sweep_points(sweep: Sweep) -> Table:
     return _without_empty(Table(heads, rows))
 
 
-def definitions() -> list[Definition]:
-    """The metrics as their functions define them: the docstrings are the only place."""
-    metrics = [
-        (key, function) for key, (function, _) in {**ONE_A_REQUEST, **MANY_A_REQUEST}.items()
-    ]
-    found = [_definition(words.metric_name(key), function, key) for key, function in metrics]
-    return found + [_definition(name, function) for name, function in WINDOW_DEFINITIONS]
-
-
 def suppressed(name: str, num_samples: int) -> str:
     """What stands where a percentile is not shown."""
     return f"too few requests (need {words.tick(FLOORS[name])}, have {words.tick(num_samples)})"
-
-
-def _definition(name: str, function: Callable[..., Any], key: str = "") -> Definition:
-    text = inspect.getdoc(function) or ""
-    body, _, source = text.replace("`", "").partition("Source:")
-    body = body.partition("Raises:")[0]
-    paragraphs = [" ".join(part.split()) for part in body.split("\n\n") if part.strip()]
-    return Definition(name, paragraphs, " ".join(source.split()), key)
 
 
 def _target(target: Target) -> list[tuple[str, str]]:
@@ -193,9 +157,21 @@ def _plain(value: Any) -> str:
 
 
 def _distributions(found: Mapping[str, Distribution]) -> Table:
-    heads = ["Whole run", "n", "Mean", "Median", "p90", "p95", "p99", "p99 at most", "Greatest"]
+    heads = [
+        "Whole run",
+        "n",
+        "Mean",
+        "Median",
+        "p90",
+        "p95",
+        "p99",
+        "p99 at most, 99 % sure",
+        "Greatest",
+    ]
     rows = []
     for name, one in found.items():
+        if not one.n:
+            continue
         shown = [_quantile(one, percentile) for percentile in PERCENTILES]
         certified = "" if one.p99_certified is None else words.quantity(one.p99_certified, one.unit)
         ends = [_quantity(one.mean, one.unit), *shown, certified, _quantity(one.max, one.unit)]
@@ -211,7 +187,7 @@ def _quantile(one: Distribution, name: str) -> str:
 def _server_rows(server: ServerSide) -> list[list[str]]:
     values = server.model_dump(exclude_none=True)
     return [
-        [words.heading(name.removesuffix("_s")), _server_value(name, v)]
+        [words.metric_name(name.removesuffix("_s")), _server_value(name, v)]
         for name, v in values.items()
     ]
 

@@ -23,6 +23,14 @@ METRIC_NAMES = {
     "rps": "Requests per second",
     "goodput_rps": "Goodput, requests per second",
     "goodput_tps": "Goodput, tokens per second",
+    "num_ok": "Requests completed",
+    "num_failed": "Requests failed",
+    "num_requests": "Requests",
+    "overhead_ttft": "TTFT added by HTTP layer, network and client",
+    "api_cpu": "CPU time of the API process",
+    "tree_cpu": "CPU time of all its processes",
+    "api_rss_mib": "Memory of the API process",
+    "cpu_us_per_token": "CPU time per token, µs",
 }
 PERCENTILES = {"p50": "median", "p90": "p90", "p95": "p95", "p99": "p99", "mean": "mean"}
 ACRONYMS = {"cpu": "CPU", "gpu": "GPU", "gib": "GiB", "mib": "MiB", "slo": "SLO", "ttft": "TTFT"}

@@ -100,7 +100,7 @@ def test_numbers() -> None:
         ("ttft_p50_s", "Time to first token, median"),
         ("itl_p95_s", "Inter-token latency, p95"),
         ("output_tps", "Output tokens per second"),
-        ("api_rss_mib", "API RSS MiB"),
+        ("kv_cache_mib", "KV cache MiB"),
     ],
 )
 def test_metric_names(metric: str, name: str) -> None:

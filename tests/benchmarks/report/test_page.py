@@ -121,6 +121,14 @@ def test_an_invalid_run_says_so_first(broken_run: RunData) -> None:
     assert "✓ VALID" not in body
 
 
+def test_an_invalid_result_among_others_is_named(run: RunData) -> None:
+    """The banner of several results says which of them is not to be believed."""
+    invalid = example.run(example.Server(label="flaky"), 4, 40, seed=9, failures=0.2)
+    page = render_report(ReportData([run, invalid]))
+
+    assert "Not to be believed: Runs in one picture; flaky, c=4." in page
+
+
 def test_a_suppressed_percentile(run: RunData) -> None:
     """Below 130 requests there is no p95, and the report says what it would take."""
     # 40 requests, but a p95 needs 130 and a p99 662

@@ -212,6 +212,20 @@ def test_forest(comparison: ComparisonData) -> None:
     assert page.count("▲ faster") == sum(m.verdict == "faster" for m in found.metrics) > 0
 
 
+def test_forest_is_as_wide_as_the_primary_metrics(comparison: ComparisonData) -> None:
+    """A descriptive metric far off ends in an arrow, and does not press the others together."""
+    found = comparison.comparison
+    wild = {"ratio_mean": 6.0, "ci_low": 0.97, "ci_high": 40.0}
+    metrics = [*found.metrics[:-1], found.metrics[-1].model_copy(update=wild)]
+    page = drawn(forest(found.model_copy(update={"metrics": metrics})))
+    diamonds_and_arrow = re.findall(r'class="dot"', page)
+
+    # one diamond is outside, and one arrow stands for it
+    assert len(diamonds_and_arrow) == len(metrics)
+    assert ">1.1</text>" in page
+    assert ">10</text>" not in page
+
+
 def test_pairs_tell_the_order_by_shape(comparison: ComparisonData) -> None:
     """A first is a circle, B first a square: eight pairs in each panel."""
     found = comparison.comparison
