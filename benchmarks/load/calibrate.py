@@ -11,7 +11,7 @@ import contextlib
 import statistics
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from benchmarks.load.connection import Endpoint
@@ -38,8 +38,8 @@ class Calibration:
     loop_lag_p99_ms: float
 
 
-@contextlib.asynccontextmanager
-async def null_server(pace: Pace) -> AsyncIterator[str]:
+@contextlib.contextmanager
+def null_server(pace: Pace) -> Iterator[str]:
     """The address of a null server in a process of its own."""
     words = [sys.executable, "-m", "benchmarks", "nullserver", "--port", "0"]
     words += ["--ttft-ms", str(pace.ttft_s * 1e3), "--itl-ms", str(pace.itl_s * 1e3)]
@@ -60,7 +60,7 @@ async def calibrate(
     concurrencies: Sequence[int], pace: Pace, on_progress: Progress | None = None
 ) -> list[Calibration]:
     """The client's ceiling and error at each concurrency."""
-    async with null_server(Pace(0.0, 0.0)) as fast, null_server(pace) as paced:
+    with null_server(Pace(0.0, 0.0)) as fast, null_server(pace) as paced:
         return [
             await _calibrate(number, fast, paced, pace, on_progress) for number in concurrencies
         ]

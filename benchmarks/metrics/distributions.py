@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binom
 
 from benchmarks.records import Distribution
 
@@ -71,6 +70,9 @@ def certified_upper_bound(
 
 def _num_discarded(num_samples: int, quantile: float, confidence: float) -> int:
     """t of `certified_upper_bound`; -1 where even the largest sample is no bound."""
+    # Here, as it takes a second: help and mistakes need not wait for it.
+    from scipy.stats import binom
+
     # ppf is the smallest number whose probability reaches 1 - c: the one below it is the last
     # that stays under.
     return int(binom.ppf(1 - confidence, num_samples, 1 - quantile)) - 1

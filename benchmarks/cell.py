@@ -1,0 +1,293 @@
+"""
+One cell: a workload offered to a server by one load, and everything that is said of it.
+
+    prepare (what can the server do?) -> offer -> summarise -> check -> Run -> files
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from benchmarks.load.connection import Endpoint
+from benchmarks.load.probe import abilities, about, first_model, scrape
+from benchmarks.load.protocols import TritonContract
+from benchmarks.load.runner import Offered, Progress, Sending, offer
+from benchmarks.machine import CpuWatch, argv, conditions, utc_now, without_paths
+from benchmarks.metrics.export import vllm_bench, write_requests, write_summary_csv
+from benchmarks.metrics.server_side import server_side
+from benchmarks.metrics.timeline import timeseries
+from benchmarks.metrics.validity import check_run
+from benchmarks.metrics.windows import summarise
+from benchmarks.records import (
+    Load,
+    PhaseSpan,
+    Protocol,
+    RequestRecord,
+    Run,
+    ServerSide,
+    Slo,
+    Target,
+    TokenSource,
+    WorkloadInfo,
+)
+from benchmarks.workload import Workload, write_workload
+
+TOOL = {"name": "gemma-bench", "version": 1}
+
+
+@dataclass(frozen=True)
+class ServerMeter:
+    """Figures of the server's processes, where the harness started them."""
+
+    api_cpu_s: Callable[[], float | None]
+    tree_cpu_s: Callable[[], float | None]
+    api_rss_mib: Callable[[], float | None]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What stays the same over the cells of one command."""
+
+    protocol: Protocol | None = None  # by the workload if not given
+    model: str | None = None  # the server's first if not given
+    contract: TritonContract = "python-backend"
+    token_source: TokenSource | None = None  # the best that the server has if not given
+    slo: Slo | None = None
+    cold: bool = True
+    ignore_eos: bool = True
+    stall_s: float = 120.0
+    timeout_s: float = 600.0
+    seed: int = 0
+    keep_text: bool = False
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A server that was looked at, ready to be measured."""
+
+    endpoint: Endpoint
+    sending: Sending
+    target: Target
+    slo: Slo | None
+    salts: bool
+    meter: ServerMeter | None = None
+
+
+@dataclass(frozen=True)
+class CellResult:
+    """A run, its requests and its workload."""
+
+    run: Run
+    records: list[RequestRecord]
+    workload: Workload = field(repr=False)
+
+
+async def prepare(
+    endpoint: Endpoint,
+    workload: Workload,
+    settings: Settings,
+    *,
+    label: str | None = None,
+    meter: ServerMeter | None = None,
+) -> Prepared:
+    """
+    Find out what the server is and can do.
+
+    Raises:
+        ConnectionError: no server there.
+        ValueError: it does not answer the workload's kind of request.
+    """
+    item = (workload.warm_up or workload.items)[0]
+    protocol = settings.protocol or (
+        "openai-completions" if item.messages is None else "openai-chat"
+    )
+    model = settings.model or await first_model(endpoint)
+    can = await abilities(endpoint, protocol, model, item, settings.contract)
+    said = await about(endpoint)
+    sending = Sending(
+        endpoint=endpoint,
+        protocol=protocol,
+        model=model,
+        token_source=settings.token_source or can.token_source,
+        ignore_eos=settings.ignore_eos and can.extras,
+        contract=settings.contract,
+        stall_s=settings.stall_s,
+        timeout_s=settings.timeout_s,
+        keep_text=settings.keep_text,
+    )
+    target = Target(
+        url=endpoint.url, protocol=protocol, model=model, label=label or model, server=said
+    )
+    slo = settings.slo or _profile_slo(said)
+    return Prepared(endpoint, sending, target, slo, can.extras, meter)
+
+
+def _profile_slo(said: dict[str, Any]) -> Slo | None:
+    """The SLO of the served profile, which gemma-serve publishes at /v1/info."""
+    found = (said.get("info") or {}).get("slo") or {}
+    given = {"ttft_ms": found.get("ttft_ms"), "tpot_ms": found.get("itl_ms")}
+    return Slo(**given) if any(given.values()) else None
+
+
+async def run_cell(
+    server: Prepared,
+    workload: Workload,
+    load: Load,
+    settings: Settings,
+    *,
+    run_id: str | None = None,
+    on_progress: Progress | None = None,
+) -> CellResult:
+    """
+    Measure one cell.
+
+    Raises:
+        ConnectionError: the server is gone before the first request.
+        ValueError: the workload does not go with the load or the protocol.
+    """
+    started_at = utc_now()
+    run_id = run_id or f"{started_at.replace(':', '')}-{load.label().replace('/', '-')}"
+    cold = settings.cold and server.salts
+    sending = dataclasses.replace(server.sending, salt=run_id if cold else None)
+    host, counters = conditions(), _Counters(server)
+    offered = await offer(
+        sending,
+        load,
+        workload.items,
+        workload.warm_up,
+        seed=settings.seed,
+        on_measured=counters.begin,
+        on_progress=on_progress,
+    )
+    foreign, steal = await counters.end()
+    offered.health.foreign_cpu, offered.health.steal = foreign, steal
+    metrics = summarise(offered.records, load, server.slo)
+    side, reason = counters.differences(offered.records)
+    run = Run(
+        run_id=run_id,
+        tool=TOOL | {"commit": host["commit"]},
+        started_at=started_at,
+        ended_at=utc_now(),
+        argv=argv(),
+        seed=settings.seed,
+        workload=about_workload(workload, sending, cold=settings.cold),
+        load=load,
+        target=server.target,
+        host=host,
+        phases=_phases(offered),
+        validity=check_run(
+            offered.records,
+            load,
+            offered.health,
+            cold=settings.cold,
+            server=side,
+            ignore_eos=sending.ignore_eos,
+        ),
+        token_source=_worst_source(offered.records),
+        slo=server.slo,
+        metrics=metrics,
+        server=side,
+        server_reason=reason,
+        timeseries=timeseries(offered.records),
+    )
+    return CellResult(run, offered.records, workload)
+
+
+class _Counters:
+    """The server's own counters and the processors', at the measured part's two ends."""
+
+    def __init__(self, server: Prepared) -> None:
+        self.server = server
+        self.before: str | None = None
+        self.after: str | None = None
+        self.cpu_before: tuple[float, float] | None = None
+        self.cpu_after: tuple[float, float] | None = None
+        self.watch: CpuWatch | None = None
+
+    async def begin(self) -> None:
+        """When the first measured request is sent."""
+        meter = self.server.meter
+        self.watch = CpuWatch(meter.tree_cpu_s if meter else None)
+        self.cpu_before = self._cpu_s()
+        self.before = await scrape(self.server.endpoint)
+
+    async def end(self) -> tuple[float | None, float | None]:
+        """When the last answer is there; the parts of all cores of foreign processes and steal."""
+        self.cpu_after = self._cpu_s()
+        foreign, steal = self.watch.stop() if self.watch else (None, None)
+        self.after = await scrape(self.server.endpoint)
+        return foreign, steal
+
+    def _cpu_s(self) -> tuple[float, float] | None:
+        meter = self.server.meter
+        api_s, tree_s = (meter.api_cpu_s(), meter.tree_cpu_s()) if meter else (None, None)
+        return None if api_s is None or tree_s is None else (api_s, tree_s)
+
+    def differences(self, records: list[RequestRecord]) -> tuple[ServerSide | None, str | None]:
+        """What the counters say; or why they say nothing."""
+        found: ServerSide | None = None
+        if self.before is not None and self.after is not None:
+            found = server_side(self.before, self.after, records)
+        if self.cpu_before and self.cpu_after and self.server.meter:
+            found = (found or ServerSide()).model_copy(
+                update={
+                    "api_cpu_s": self.cpu_after[0] - self.cpu_before[0],
+                    "tree_cpu_s": self.cpu_after[1] - self.cpu_before[1],
+                    "api_rss_mib": self.server.meter.api_rss_mib(),
+                }
+            )
+        return (
+            found,
+            None
+            if found
+            else "the server has no counters of vLLM's at /metrics, or they began anew",
+        )
+
+
+def about_workload(workload: Workload, sending: Sending, *, cold: bool) -> WorkloadInfo:
+    """The workload's part of a record."""
+    return WorkloadInfo(
+        kind=workload.spec.kind,
+        sha256=workload.sha256,
+        num_requests=len(workload.items),
+        num_warm_up=len(workload.warm_up),
+        description=workload.description,
+        cache="cold" if cold else "warm",
+        ignore_eos=sending.ignore_eos,
+    )
+
+
+def _phases(offered: Offered) -> list[PhaseSpan]:
+    counts = {
+        phase: sum(record.phase == phase for record in offered.records)
+        for phase in ("warm_up", "measured")
+    }
+    return [
+        PhaseSpan(name=name, began_s=began_s, ended_s=ended_s, num_requests=counts.get(name, 0))
+        for name, (began_s, ended_s) in offered.phases.items()
+    ]
+
+
+def _worst_source(records: list[RequestRecord]) -> TokenSource | None:
+    """One answer without a usage makes the whole run's token count one of events."""
+    found = {record.token_source for record in records if record.token_source}
+    order: tuple[TokenSource, ...] = ("events", "usage", "continuous_usage", "token_ids")
+    return next((source for source in order if source in found), None)
+
+
+def write_cell(result: CellResult, directory: Path) -> None:
+    """run.json, requests.jsonl, workload.jsonl, vllm_bench.json and summary.csv."""
+    directory.mkdir(parents=True, exist_ok=True)
+    run = result.run
+    text = without_paths(run.model_dump_json(by_alias=True, indent=1))
+    (directory / "run.json").write_text(text + "\n")
+    write_requests(result.records, directory / "requests.jsonl")
+    write_workload(result.workload, directory / "workload.jsonl")
+    bench = json.dumps(vllm_bench(run, result.records), indent=1)
+    (directory / "vllm_bench.json").write_text(bench + "\n")
+    write_summary_csv(run, directory / "summary.csv")

@@ -1,0 +1,388 @@
+"""The commands of `python -m benchmarks`; each asks, calls one thing, shows it and writes it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import json
+import sys
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import uvloop
+
+from benchmarks.cell import CellResult, Prepared, prepare, run_cell, write_cell
+from benchmarks.load.calibrate import Calibration
+from benchmarks.options import (
+    LoadOptions,
+    Option,
+    OutputOptions,
+    ServerOptions,
+    WorkloadOptions,
+    takes,
+)
+from benchmarks.records import Comparison, Load, Model, Run, Sweep
+from benchmarks.servers import ServerError
+from benchmarks.serving import serving
+from benchmarks.show import console, out, print_calibration, print_run, print_sweep, progress
+from benchmarks.sweep import Swept, sweep_for_goodput, sweep_list, sweep_to_knee
+from benchmarks.write import default_directory, write_comparison, write_sweep
+
+app = typer.Typer(
+    help="Measure tokens per second of any OpenAI-compatible server, or say why it cannot be told.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+DEFAULT_TARGET = "http://127.0.0.1:8000"
+TargetArgument = Annotated[
+    str,
+    typer.Argument(
+        help="http://host:port, profile:NAME, vllm:NAME, transformers:NAME or llama-cpp:FILE; "
+        "all but the first are started and ended here."
+    ),
+]
+# Exit codes; `compare` has its own.
+INVALID = 3
+FAILED = 2
+
+
+@app.command()
+@takes(workload=WorkloadOptions, load=LoadOptions, server=ServerOptions, output=OutputOptions)
+def run(
+    workload: WorkloadOptions,
+    load: LoadOptions,
+    server: ServerOptions,
+    output: OutputOptions,
+    target: TargetArgument = DEFAULT_TARGET,
+) -> None:
+    """
+    Measure one cell: one workload, one load. Exit code 3 if the run is INVALID.
+
+    Example: python -m benchmarks run --concurrency 8 --input 128 --output 64
+    """
+    result = _run(_measure_one(target, workload, load, server))
+    directory = output.out or default_directory("run")
+    write_cell(result, directory)
+    _finish(directory, output)
+    print_run(result.run, directory, as_json=output.as_json)
+    raise typer.Exit(0 if result.run.validity.verdict == "VALID" else INVALID)
+
+
+async def _measure_one(
+    target: str, workload: WorkloadOptions, load: LoadOptions, server: ServerOptions
+) -> CellResult:
+    offered = load.load()
+    made = workload.materialise(load.clients())
+    settings = server.settings(workload.seed)
+    async with serving(target) as served:
+        prepared = await prepare(served.endpoint, made, settings, label=target, meter=served.meter)
+        with progress(offered.label()) as on_progress:
+            return await run_cell(prepared, made, offered, settings, on_progress=on_progress)
+
+
+@app.command()
+@takes(workload=WorkloadOptions, load=LoadOptions, server=ServerOptions, output=OutputOptions)
+def sweep(
+    workload: WorkloadOptions,
+    load: LoadOptions,
+    server: ServerOptions,
+    output: OutputOptions,
+    target: TargetArgument = DEFAULT_TARGET,
+    levels: Annotated[
+        str | None, Option(help="A list of concurrencies, or of rates with --open: 1,2,4,8.")
+    ] = None,
+    knee: Annotated[
+        bool, Option("--knee", help="Double the load until it gives no more tokens/s.")
+    ] = False,
+    goodput: Annotated[
+        bool, Option("--goodput", help="Search the highest load that keeps the SLO.")
+    ] = False,
+    open_: Annotated[
+        bool, Option("--open", help="Levels are requests a second, not clients.")
+    ] = False,
+    attainment: Annotated[
+        float, Option(min=0, max=1, help="Part of the requests that has to keep the SLO.")
+    ] = 0.9,
+) -> None:
+    """
+    Measure one load after another. Exit code 3 if a cell is INVALID.
+
+    Example: python -m benchmarks sweep --levels 1,2,4,8 --input 128 --output 64
+    """
+    chosen = [bool(levels), knee, goodput]
+    if sum(chosen) != 1:
+        raise ValueError("give one of --levels 1,2,4, --knee and --goodput")
+    load_at = load.at_rate if open_ else load.at_concurrency
+    directory = output.out or default_directory("sweep")
+    start = load.rate or load.concurrency or 1
+
+    async def sweep_all() -> tuple[Swept, Prepared, dict[str, str]]:
+        settings = server.settings(workload.seed)
+        directories: dict[str, str] = {}
+        first = workload.materialise(load.clients())
+        async with serving(target) as served:
+            prepared = await prepare(
+                served.endpoint, first, settings, label=target, meter=served.meter
+            )
+            if goodput and prepared.slo is None:
+                raise ValueError("--goodput needs an SLO; give --slo ttft_ms=200,tpot_ms=50")
+
+            async def measure(at: Load) -> Run:
+                clients = at.concurrency or max(8, int(at.rate_rps or 0) * 4)
+                # Another seed a cell: no cell finds the prompts of the one before in a cache.
+                made = workload.materialise(clients, workload.seed + len(directories))
+                with progress(at.label()) as on_progress:
+                    result = await run_cell(prepared, made, at, settings, on_progress=on_progress)
+                name = at.label().replace("/", "-").replace("=", "")
+                directories[at.label()] = name
+                write_cell(result, directory / name)
+                print_run(result.run, directory / name, brief=True)
+                return result.run
+
+            if levels:
+                loads = [load_at(float(level)) for level in levels.split(",")]
+                swept = await sweep_list(measure, loads)
+            elif knee:
+                swept = await sweep_to_knee(measure, load_at, start)
+            else:
+                swept = await sweep_for_goodput(
+                    measure, load_at, start, attainment=attainment, whole=not open_
+                )
+        return swept, prepared, directories
+
+    swept, prepared, directories = _run(sweep_all())
+    record = write_sweep(swept, prepared, directories, directory)
+    _finish(directory, output)
+    print_sweep(record, directory, as_json=output.as_json)
+    valid = all(point.verdict == "VALID" for point in record.points)
+    raise typer.Exit(0 if valid else INVALID)
+
+
+@app.command()
+@takes(workload=WorkloadOptions, load=LoadOptions, server=ServerOptions, output=OutputOptions)
+def compare(
+    workload: WorkloadOptions,
+    load: LoadOptions,
+    server: ServerOptions,
+    output: OutputOptions,
+    a: Annotated[str, typer.Argument(help="A: a target, as for run.")],
+    b: Annotated[str, typer.Argument(help="B: what A is held against.")],
+    looks: Annotated[
+        str, Option(help="After how many pairs to look for a verdict; the last ends it.")
+    ] = "8,12,16",
+    aa_pairs: Annotated[
+        int, Option(min=0, help="Pairs of A against itself, first: the noise floor.")
+    ] = 6,
+    margin: Annotated[float, Option(help="Less than this is equivalent: 0.03 is 3 %.")] = 0.03,
+    quality: Annotated[
+        bool, Option("--quality", help="Compare the greedy answers too; tag a speed claim.")
+    ] = False,
+    quality_prompts: Annotated[int, Option(min=1, help="How many prompts for --quality.")] = 32,
+    ping_pong: Annotated[
+        bool,
+        Option("--ping-pong", help="Latency of single requests in turns, instead of blocks."),
+    ] = False,
+) -> None:
+    """
+    Say whether A is faster than B, in interleaved pairs.
+
+    Exit code 0 equivalent or faster, 1 slower, 2 inconclusive, 3 invalid.
+    Example: python -m benchmarks compare profile:gemma-3-270m vllm:gemma-3-270m --concurrency 8
+    """
+    from benchmarks.compare.table import print_comparison
+    from benchmarks.compare.verdict import exit_code
+    from benchmarks.comparing import Asked, compare_targets
+
+    directory = output.out or default_directory("compare")
+    asked = Asked(
+        targets=(a, b),
+        materialise=lambda seed: workload.materialise(load.clients(), seed),
+        load=load.load(),
+        settings=server.settings(workload.seed),
+        directory=directory,
+        looks=tuple(int(number) for number in looks.split(",")),
+        aa_pairs=aa_pairs,
+        margin=margin,
+        quality=(
+            lambda seed: dataclasses.replace(workload, requests=quality_prompts).materialise(
+                1, seed
+            )
+        )
+        if quality
+        else None,
+        ping_pong=ping_pong,
+    )
+    record = _run(compare_targets(asked))
+    write_comparison(record, directory)
+    _finish(directory, output)
+    if output.as_json:
+        print(record.model_dump_json(by_alias=True))
+    else:
+        print_comparison(record)
+        console.print(f"files: {directory}")
+    raise typer.Exit(exit_code(record))
+
+
+@app.command()
+@takes(workload=WorkloadOptions, load=LoadOptions, server=ServerOptions, output=OutputOptions)
+def judge(
+    workload: WorkloadOptions,
+    load: LoadOptions,
+    server: ServerOptions,
+    output: OutputOptions,
+    target: TargetArgument = DEFAULT_TARGET,
+    tools: Annotated[str, Option(help="Which judges.")] = "vllm,guidellm",
+    repeats: Annotated[int, Option(min=1, help="Pairs of ours and theirs, in turns.")] = 3,
+) -> None:
+    """
+    Replay the same requests through tools that others wrote, and print our figures over theirs.
+
+    They are installed on first use, each in a virtual environment of its own. Exit code 1 where a
+    metric is off by more than 5 %, interval and all: a failure to explain.
+    Example: python -m benchmarks judge --concurrency 8 --requests 64
+    """
+    from benchmarks.judge import exit_code, table
+    from benchmarks.judging import judge_target
+
+    directory = output.out or default_directory("judge")
+    judgement = _run(
+        judge_target(target, workload, load, server, tools.split(","), repeats, directory)
+    )
+    if output.as_json:
+        print(judgement.model_dump_json(by_alias=True))
+    else:
+        out.print(judgement.message, highlight=False)
+        out.print(table(judgement))
+        console.print(f"files: {directory}")
+    raise typer.Exit(exit_code(judgement))
+
+
+@app.command()
+def report(
+    paths: Annotated[list[Path], typer.Argument(help="Directories of runs, sweeps, comparisons.")],
+    file: Annotated[Path, Option("--file", "-o", help="Where to write it.")] = Path("report.html"),
+) -> None:
+    """
+    Draw results as one HTML file that needs no network.
+
+    Example: python -m benchmarks report benchmarks/runs/20261125T120000Z-sweep -o report.html
+    """
+    from benchmarks.report import write_report
+
+    write_report(paths, file)
+    console.print(f"Report: {file}")
+
+
+@app.command()
+def calibrate(
+    concurrency: Annotated[str, Option(help="Concurrencies to try.")] = "1,8,32,64,128",
+    ttft_ms: Annotated[float, Option(min=0, help="The null server's time to first token.")] = 20,
+    itl_ms: Annotated[float, Option(min=0, help="Its time between tokens.")] = 5,
+    as_json: Annotated[bool, Option("--json", help="Print as JSON.")] = False,
+) -> None:
+    """
+    Measure the client itself: its ceiling in tokens/s, and its error against known times.
+
+    Example: python -m benchmarks calibrate --concurrency 1,32,128
+    """
+    from benchmarks.load.calibrate import calibrate as calibrate_client
+    from benchmarks.load.null_server import Pace
+
+    numbers = [int(number) for number in concurrency.split(",")]
+    pace = Pace(ttft_ms / 1e3, itl_ms / 1e3)
+    with progress("null server") as on_progress:
+        found: list[Calibration] = _run(calibrate_client(numbers, pace, on_progress))
+    if as_json:
+        print(json.dumps([dataclasses.asdict(one) for one in found], indent=1))
+    else:
+        print_calibration(found)
+
+
+@app.command()
+def nullserver(
+    host: Annotated[str, Option(help="Address to bind.")] = "127.0.0.1",
+    port: Annotated[int, Option(min=0, max=65535, help="0 is any free one.")] = 9000,
+    ttft_ms: Annotated[float, Option(min=0, help="Time to first token.")] = 20,
+    itl_ms: Annotated[float, Option(min=0, help="Time between tokens.")] = 5,
+    chunk_tokens: Annotated[int, Option(min=1, help="Tokens an event.")] = 1,
+) -> None:
+    """
+    Serve paced events without a model, to find out what a client can do.
+
+    Example: python -m benchmarks nullserver --port 9000 --itl-ms 5
+    """
+    from benchmarks.load.null_server import Pace, serve_null
+
+    pace = Pace(ttft_ms / 1e3, itl_ms / 1e3, chunk_tokens)
+    with contextlib.suppress(KeyboardInterrupt):
+        serve_null(pace, host, port, lambda url: print(f"Null server at {url}", flush=True))
+
+
+@app.command()
+@takes(options=WorkloadOptions)
+def workload(
+    options: WorkloadOptions,
+    file: Annotated[Path, typer.Argument(help="Where to write it.")] = Path("workload.jsonl"),
+    concurrency: Annotated[int, Option(min=1, help="What the default counts go by.")] = 8,
+) -> None:
+    """
+    Write a workload without sending it; --workload FILE replays the same bytes.
+
+    Example: python -m benchmarks workload chat.jsonl --input 64-256 --output 64
+    """
+    from benchmarks.workload import write_workload
+
+    made = options.materialise(concurrency)
+    digest = write_workload(made, file)
+    print(f"{file}: {made.description}\nsha256 {digest}")
+
+
+@app.command()
+def schema(
+    kind: Annotated[str, typer.Argument(help="run, sweep or compare.")] = "run",
+) -> None:
+    """
+    Print the JSON Schema of a record.
+
+    Example: python -m benchmarks schema run
+    """
+    models: dict[str, type[Model]] = {"run": Run, "sweep": Sweep, "compare": Comparison}
+    if kind not in models:
+        raise ValueError(f"schema {kind} is unknown; use {', '.join(models)}")
+    print(json.dumps(models[kind].model_json_schema(by_alias=True), indent=1))
+
+
+def _finish(directory: Path, output: OutputOptions) -> None:
+    if output.report:
+        from benchmarks.report import write_report
+
+        write_report([directory], directory / "report.html")
+        console.print(f"Report: {directory / 'report.html'}")
+
+
+class Interrupted(Exception):  # noqa: N818  # no error, and typer has its own word for Ctrl-C
+    """Ctrl-C, after everything was ended."""
+
+
+def _run(work: Coroutine[Any, Any, Any]) -> Any:
+    try:
+        return uvloop.run(work)
+    except (KeyboardInterrupt, asyncio.CancelledError) as end:
+        raise Interrupted from end
+
+
+def main() -> None:
+    """Run a command; a mistake is one clear line and exit code 2."""
+    try:
+        app()
+    except (ServerError, ValueError, OSError) as error:
+        print(f"benchmarks: {error}", file=sys.stderr)
+        sys.exit(FAILED)
+    except Interrupted:
+        print("benchmarks: interrupted; nothing is left running.", file=sys.stderr)
+        sys.exit(130)

@@ -1,0 +1,278 @@
+"""The options of the commands, each written once, in groups that commands take together."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, get_type_hints
+
+import typer
+
+from benchmarks.cell import Settings
+from benchmarks.load.protocols import TritonContract
+from benchmarks.metrics.goodput import parse_slo
+from benchmarks.records import Load, Protocol, TokenSource
+from benchmarks.workload import Workload, WorkloadError, materialise, parse_spec, read_workload
+
+Option = typer.Option
+WORKLOAD_FILE = "workload.jsonl"
+
+
+def takes(**groups: type) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """
+    Give a command the options of whole groups: `@takes(load=LoadOptions)` fills `load`.
+
+    typer reads a command's signature; this writes the groups' fields into it.
+    """
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        own = [
+            parameter
+            for parameter in inspect.signature(command).parameters.values()
+            if parameter.name not in groups
+        ]
+        hints = get_type_hints(command, include_extras=True)
+
+        def run(**given: Any) -> Any:
+            filled = {
+                name: group(**{field.name: given.pop(field.name) for field in _fields(group)})
+                for name, group in groups.items()
+            }
+            return command(**given, **filled)
+
+        parameters = [parameter.replace(annotation=hints[parameter.name]) for parameter in own]
+        for group in groups.values():
+            group_hints = get_type_hints(group, include_extras=True)
+            parameters += [
+                inspect.Parameter(
+                    field.name,
+                    inspect.Parameter.KEYWORD_ONLY,
+                    default=_default(field),
+                    annotation=group_hints[field.name],
+                )
+                for field in _fields(group)
+            ]
+        run.__name__, run.__doc__ = command.__name__, command.__doc__
+        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        return run
+
+    return decorate
+
+
+def _fields(group: Any) -> tuple[dataclasses.Field[Any], ...]:
+    return dataclasses.fields(group)
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    return field.default
+
+
+@dataclass(frozen=True)
+class WorkloadOptions:
+    """What is sent."""
+
+    workload: Annotated[
+        str,
+        Option(
+            help="synthetic, prefix, multi_turn, images, file, trace; or a file: workload.jsonl, "
+            "chat bodies, prompts, ShareGPT."
+        ),
+    ] = "synthetic"
+    input: Annotated[
+        str | None,
+        Option(help="Prompt tokens: 128, 64-256, normal:200,50, lognormal:200,0.5. Default 128."),
+    ] = None
+    output: Annotated[
+        str | None, Option(help="Answer tokens, written like --input. Default 64.")
+    ] = None
+    style: Annotated[
+        str | None, Option(help="text (chat), text-completion, or ids (exact token ids).")
+    ] = None
+    set_: Annotated[
+        list[str],
+        Option("--set", metavar="KEY=VALUE", help="Any other key of the kind: num_groups=4."),
+    ] = dataclasses.field(default_factory=list)
+    requests: Annotated[
+        int | None, Option(min=1, help="Measured requests. Default: 4 a client, at least 32.")
+    ] = None
+    warm_up: Annotated[
+        int | None, Option(min=0, help="Requests before them. Default: 2 a client.")
+    ] = None
+    seed: Annotated[int, Option(help="Of prompts, lengths and arrivals.")] = 0
+    tokenizer: Annotated[
+        Path | None, Option(help="A tokenizer.json, for text of an exact number of tokens.")
+    ] = None
+
+    def materialise(self, concurrency: int, seed: int | None = None) -> Workload:
+        """
+        The requests, before anything is sent.
+
+        Raises:
+            WorkloadError: something in the options is wrong.
+        """
+        path = Path(self.workload)
+        seed = self.seed if seed is None else seed
+        if path.name == WORKLOAD_FILE and path.is_file():
+            return read_workload(path)
+        warm_up = 2 * concurrency if self.warm_up is None else self.warm_up
+        requests = self.requests or (
+            None if self._counts_itself(path) else max(32, 4 * concurrency)
+        )
+        spec = parse_spec(self._fields(path))
+        return materialise(spec, seed, requests, warm_up, self.tokenizer)
+
+    def _counts_itself(self, path: Path) -> bool:
+        return path.is_file() or self.workload in ("file", "trace")
+
+    def _fields(self, path: Path) -> dict[str, Any]:
+        fields: dict[str, Any] = {"kind": self.workload}
+        if path.is_file():
+            fields = {"kind": "file", "path": str(path)}
+        if fields["kind"] not in ("file", "trace"):
+            fields |= {"input": self.input or "128", "output": self.output or "64"}
+        elif self.output:
+            fields["output"] = self.output
+        if self.style:
+            fields["style"] = self.style
+        for pair in self.set_:
+            key, equals, value = pair.partition("=")
+            if not equals:
+                raise WorkloadError(f"--set {pair} is no KEY=VALUE; write --set num_groups=4")
+            fields[key] = value
+        return fields
+
+
+@dataclass(frozen=True)
+class LoadOptions:
+    """How it is offered."""
+
+    concurrency: Annotated[
+        int | None, Option(min=1, help="Closed loop: this many clients. Default 8.")
+    ] = None
+    rate: Annotated[
+        float | None, Option(min=0.001, help="Open loop: requests a second, by the clock.")
+    ] = None
+    arrivals: Annotated[
+        str, Option(help="Of the open loop: constant, poisson, gamma, or trace (its own times).")
+    ] = "poisson"
+    burstiness: Annotated[
+        float, Option(min=0.01, help="Of gamma arrivals; less than 1 is burstier than poisson.")
+    ] = 1.0
+    max_concurrency: Annotated[
+        int | None, Option(min=1, help="Cap of the open loop; what waits is recorded.")
+    ] = None
+
+    def load(self) -> Load:
+        """
+        The load that was asked for.
+
+        Raises:
+            WorkloadError: two kinds of load at once, or unknown arrivals.
+        """
+        if self.arrivals not in ("constant", "poisson", "gamma", "trace"):
+            raise WorkloadError(
+                f"--arrivals {self.arrivals} is unknown; use constant, poisson, gamma or trace"
+            )
+        if self.concurrency and (self.rate or self.arrivals == "trace"):
+            raise WorkloadError(
+                "--concurrency is a closed loop and --rate or --arrivals trace an open one; "
+                "give one of them (--max-concurrency caps an open loop)"
+            )
+        if self.arrivals == "trace":
+            return Load(mode="trace", max_concurrency=self.max_concurrency)
+        return self.at_rate(self.rate) if self.rate else self.at_concurrency(self.concurrency or 8)
+
+    def at_concurrency(self, concurrency: float) -> Load:
+        """A closed loop."""
+        return Load(mode="closed", concurrency=int(concurrency))
+
+    def at_rate(self, rate_rps: float) -> Load:
+        """An open loop."""
+        arrivals: Any = self.arrivals
+        return Load(
+            mode="open",
+            rate_rps=rate_rps,
+            arrivals=arrivals,
+            burstiness=self.burstiness if arrivals == "gamma" else None,
+            max_concurrency=self.max_concurrency,
+        )
+
+    def clients(self) -> int:
+        """How many requests are open at once, about: what warm-up and counts go by."""
+        return self.concurrency or self.max_concurrency or 8
+
+
+@dataclass(frozen=True)
+class ServerOptions:
+    """How the server is spoken to."""
+
+    protocol: Annotated[
+        str | None, Option(help="openai-chat, openai-completions or triton-generate.")
+    ] = None
+    model: Annotated[str | None, Option(help="Its name there. Default: the first.")] = None
+    triton_contract: Annotated[str, Option(help="python-backend, vllm-backend or tensorrtllm.")] = (
+        "python-backend"
+    )
+    token_source: Annotated[
+        str | None, Option(help="token_ids, continuous_usage or usage. Default: the best there is.")
+    ] = None
+    slo: Annotated[
+        str | None,
+        Option(help="ttft_ms=200,tpot_ms=50,e2e_ms=...,max_stall_ms=..., or a preset: chat."),
+    ] = None
+    warm_cache: Annotated[
+        bool, Option("--warm-cache", help="Let prompts share prefix-cache blocks.")
+    ] = False
+    natural_end: Annotated[
+        bool, Option("--natural-end", help="Let answers end by themselves, before their length.")
+    ] = False
+    stall_s: Annotated[float, Option(help="No byte for this long is a failure.")] = 120.0
+    timeout_s: Annotated[float, Option(help="An answer may take this long.")] = 600.0
+
+    def settings(self, seed: int, *, keep_text: bool = False) -> Settings:
+        """
+        The settings of a cell.
+
+        Raises:
+            ValueError: a word that is none of those allowed.
+        """
+        protocol: Any = _one_of("--protocol", self.protocol, Protocol)
+        contract: Any = _one_of("--triton-contract", self.triton_contract, TritonContract)
+        source: Any = _one_of("--token-source", self.token_source, TokenSource)
+        return Settings(
+            protocol=protocol,
+            model=self.model,
+            contract=contract,
+            token_source=source,
+            slo=parse_slo(self.slo) if self.slo else None,
+            cold=not self.warm_cache,
+            ignore_eos=not self.natural_end,
+            stall_s=self.stall_s,
+            timeout_s=self.timeout_s,
+            seed=seed,
+            keep_text=keep_text,
+        )
+
+
+def _one_of(option: str, value: str | None, literal: Any) -> str | None:
+    allowed = literal.__args__
+    if value is not None and value not in allowed:
+        raise ValueError(f"{option} {value} is unknown; use {', '.join(allowed)}")
+    return value
+
+
+@dataclass(frozen=True)
+class OutputOptions:
+    """Where the results go."""
+
+    out: Annotated[
+        Path | None, Option(help="Directory of the results. Default: benchmarks/runs/<time>.")
+    ] = None
+    as_json: Annotated[bool, Option("--json", help="Print the record as JSON.")] = False
+    report: Annotated[bool, Option("--report", help="Write report.html there too.")] = False

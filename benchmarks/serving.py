@@ -1,0 +1,52 @@
+"""A target as the other parts use it: where to send, what to meter, how to pause."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from benchmarks.cell import ServerMeter
+from benchmarks.load.connection import Endpoint
+from benchmarks.servers import Server, parse_target, started
+from benchmarks.show import doing
+
+
+@dataclass(frozen=True)
+class Served:
+    """A server that answers."""
+
+    endpoint: Endpoint
+    meter: ServerMeter | None
+    server: Server
+
+    async def pause(self) -> None:
+        """Stop its processes, where the harness started them."""
+        self.server.pause()
+
+    async def wake(self) -> None:
+        """Continue them."""
+        self.server.wake()
+
+
+@contextlib.asynccontextmanager
+async def serving(target: str) -> AsyncIterator[Served]:
+    """
+    One that runs already, or one that is started for as long as it is needed.
+
+    Raises:
+        ValueError: no target is written like this.
+        ServerError: it did not start; with the end of its output.
+    """
+    spec = parse_target(target)
+    async with contextlib.AsyncExitStack() as stack:
+        with doing(f"Starting {spec.label}") as say:
+            server = await stack.enter_async_context(
+                started(
+                    spec, on_progress=lambda what, elapsed_s: say(f"{what} ({elapsed_s:.0f} s)")
+                )
+            )
+        meter = None
+        if server.process is not None:
+            meter = ServerMeter(server.api_cpu_s, server.tree_cpu_s, server.api_rss_mib)
+        yield Served(Endpoint(server.url, spec.api_key), meter, server)

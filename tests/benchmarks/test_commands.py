@@ -1,0 +1,200 @@
+"""`python -m benchmarks` as it is typed, against a null server: help, mistakes, files, codes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import jsonschema
+import pytest
+from typer.testing import CliRunner
+
+from benchmarks.cli import app
+from benchmarks.load.calibrate import null_server
+from benchmarks.load.null_server import Pace
+from benchmarks.records import Run, Sweep
+
+COMMANDS = ["run", "sweep", "compare", "judge", "report", "calibrate", "nullserver", "workload"]
+BOUND_S = 120
+
+
+def bench(*words: str | Path) -> subprocess.CompletedProcess[str]:
+    """`python -m benchmarks WORDS`, to its end."""
+    command = [sys.executable, "-m", "benchmarks", *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=BOUND_S, check=False)
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    """A null server: 10 ms to the first token, 2 ms between."""
+    with null_server(Pace(0.010, 0.002)) as address:
+        yield address
+
+
+def test_commands_and_their_help() -> None:
+    """Each command's help ends in something to copy."""
+    names = [info.name or info.callback.__name__ for info in app.registered_commands]
+
+    assert names == [*COMMANDS, "schema"]
+    for name in names:
+        shown = " ".join(CliRunner().invoke(app, [name, "--help"]).stdout.split())
+        assert f"Example: python -m benchmarks {name}" in shown
+
+
+def assert_honest(done: subprocess.CompletedProcess[str], *records: Path) -> None:
+    """
+    The exit code is that of the records' verdicts, and so is the first word.
+
+    Which verdict it is depends on how busy this machine is: only red checks of the answers would
+    be a bug.
+    """
+    runs = [Run.model_validate_json(path.read_text()) for path in records]
+    verdicts = [run.validity.verdict for run in runs]
+    red = {check.name for run in runs for check in run.validity.checks if check.status == "red"}
+
+    assert not red & {"failed_requests", "output_length", "usage_tokens"}
+    assert done.stdout.startswith(verdicts[0])
+    assert done.returncode == (3 if "INVALID" in verdicts else 0), done.stderr
+
+
+def test_run_opens_with_the_validity_and_leaves_its_files(url: str, tmp_path: Path) -> None:
+    """A run prints its verdict first, and its files are what the schema and other tools expect."""
+    done = bench("run", url, "--concurrency", "4", "--requests", "12", "--output", "16",
+                 "--slo", "ttft_ms=60000,tpot_ms=60000", "--out", tmp_path)  # fmt: skip
+    run = json.loads((tmp_path / "run.json").read_text())
+
+    assert_honest(done, tmp_path / "run.json")
+    jsonschema.validate(run, Run.model_json_schema(by_alias=True))
+    assert Run.model_validate(run).model_dump(mode="json", by_alias=True) == run
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "requests.jsonl",
+        "run.json",
+        "summary.csv",
+        "vllm_bench.json",
+        "workload.jsonl",
+    ]
+    # 12 measured requests of 16 tokens, all of them good.
+    assert run["metrics"]["full_run"]["output_tokens"] == 192
+    assert run["metrics"]["full_run"]["goodput"]["attainment"] == 1.0
+    assert run["token_source"] == "token_ids"
+    lines = (tmp_path / "requests.jsonl").read_text().splitlines()
+    assert len(lines) == 12 + run["workload"]["num_warm_up"]
+
+
+def test_known_times_are_measured_as_they_are(url: str, tmp_path: Path) -> None:
+    """Against a server whose times are known, no token is seen before it was sent."""
+    bench("run", url, "--concurrency", "2", "--requests", "8", "--output", "16", "--out", tmp_path)
+    found = json.loads((tmp_path / "run.json").read_text())["metrics"]["full_run"]["distributions"]
+
+    # 10 ms, and 15 gaps of 2 ms; timers ring late, never early (they count whole milliseconds).
+    assert found["ttft_s"]["min"] >= 0.009
+    assert found["e2e_s"]["min"] >= 0.010 + 15 * 0.002 - 0.001
+    assert found["tpot_s"]["n"] == 8
+
+
+def test_replayed_workload_has_the_same_bytes(url: str, tmp_path: Path) -> None:
+    """A run of another run's workload.jsonl sends the same bytes, by their SHA-256."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    bench("run", url, "--concurrency", "2", "--requests", "6", "--output", "4", "--out", first)
+    bench("run", url, "--concurrency", "3", "--workload", first / "workload.jsonl",
+          "--out", second)  # fmt: skip
+    runs = [json.loads((path / "run.json").read_text()) for path in (first, second)]
+
+    assert runs[0]["workload"]["sha256"] == runs[1]["workload"]["sha256"]
+    assert (first / "workload.jsonl").read_bytes() == (second / "workload.jsonl").read_bytes()
+
+
+def test_json_is_the_only_thing_on_stdout(url: str, tmp_path: Path) -> None:
+    """--json prints the record and nothing else."""
+    done = bench("run", url, "--concurrency", "2", "--requests", "4", "--output", "4",
+                 "--out", tmp_path, "--json")  # fmt: skip
+
+    assert json.loads(done.stdout)["schema"] == "gemma-bench/1"
+
+
+def test_sweep_writes_its_points(url: str, tmp_path: Path) -> None:
+    """A sweep leaves sweep.json, valid by its schema, and a directory a load."""
+    done = bench("sweep", url, "--levels", "1,2", "--requests", "6", "--output", "8",
+                 "--out", tmp_path)  # fmt: skip
+    sweep = json.loads((tmp_path / "sweep.json").read_text())
+
+    assert_honest(done, tmp_path / "c1" / "run.json", tmp_path / "c2" / "run.json")
+    jsonschema.validate(sweep, Sweep.model_json_schema(by_alias=True))
+    assert [point["load"]["concurrency"] for point in sweep["points"]] == [1, 2]
+    for point in sweep["points"]:
+        assert (tmp_path / point["directory"] / "run.json").is_file()
+
+
+def test_invalid_run_says_so_first_and_exits_with_3(url: str, tmp_path: Path) -> None:
+    """A red check comes first and in the exit code; here the answers are cut by --timeout-s."""
+    done = bench("run", url, "--concurrency", "2", "--requests", "4", "--output", "600",
+                 "--timeout-s", "0.3", "--out", tmp_path)  # fmt: skip
+
+    assert done.returncode == 3
+    assert done.stdout.startswith("INVALID")
+    assert "timeout" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["run", "htp://x"], "target 'htp://x' is none that the harness knows"),
+        (["run", "http://127.0.0.1:9"], "no server answers at http://127.0.0.1:9"),
+        (["run", "--rate", "5", "--concurrency", "2"], "give one of them"),
+        (["run", "--input", "many"], "many"),
+        (["run", "--workload", "synthtic"], "workload kind 'synthtic' is unknown"),
+        (["run", "--set", "x"], "--set x is no KEY=VALUE"),
+        (["run", "--slo", "fast"], "fast"),
+        (["run", "--protocol", "grpc"], "--protocol grpc is unknown; use openai-chat"),
+        (["sweep"], "give one of --levels 1,2,4, --knee and --goodput"),
+        (["schema", "judge"], "schema judge is unknown"),
+    ],
+)
+def test_mistake_is_one_line(words: list[str], sentence: str) -> None:
+    """A mistake is one line on stderr, exit code 2, and nothing on stdout."""
+    done = bench(*words)
+
+    assert (done.returncode, done.stdout) == (2, "")
+    assert re.fullmatch(r"benchmarks: .*\n", done.stderr), done.stderr
+    assert sentence in done.stderr
+
+
+def test_ctrl_c_ends_a_run_in_one_line(url: str, tmp_path: Path) -> None:
+    """Ctrl-C in the middle of a run is 130, one line and no traceback."""
+    words = ["run", url, "--requests", "100000", "--output", "100", "--out", str(tmp_path)]
+    command = [sys.executable, "-m", "benchmarks", *words]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as p:
+        # The last thing that is said before requests are sent.
+        assert p.stderr is not None
+        while "Offering" not in p.stderr.readline():
+            assert p.poll() is None
+        p.send_signal(signal.SIGINT)
+        out, err = p.communicate(timeout=BOUND_S)
+
+    assert (p.returncode, out) == (130, "")
+    assert "interrupted; nothing is left running" in err
+    assert "Traceback" not in err
+
+
+def test_workload_command_prints_the_digest_of_the_file(tmp_path: Path) -> None:
+    """The digest that is printed is that of the bytes on disk."""
+    file = tmp_path / "w.jsonl"
+    done = bench("workload", file, "--input", "8-16", "--output", "4", "--seed", "3")
+
+    assert hashlib.sha256(file.read_bytes()).hexdigest() in done.stdout
+
+
+def test_calibrate_knows_the_null_servers_times() -> None:
+    """The client's error against known times is small and its ceiling is above the pace."""
+    done = bench("calibrate", "--concurrency", "2", "--json")
+    (one,) = json.loads(done.stdout)
+
+    assert one["ideal_tps"] == pytest.approx(2 * 128 / (0.020 + 127 * 0.005))
+    assert 0 < one["paced_tps"] <= one["ideal_tps"] * 1.01
+    assert one["ceiling_tps"] > 0
