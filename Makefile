@@ -5,7 +5,7 @@ ARGS ?=
 # cpu or gpu; by the NVIDIA driver if not given
 DEVICE ?=
 
-.PHONY: help setup setup-dev serve check test
+.PHONY: help setup setup-dev setup-bench serve check test bench
 
 help:  ## Show this list
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/p' Makefile | expand -t 20
@@ -17,11 +17,17 @@ test: setup-dev  ## Run lint, types and all tests: make test [ARGS="-k word"]
 	@scripts/check
 	@.venv/bin/python -m pytest $(ARGS)
 
+bench: setup-bench  ## Measure a short cell of the embedded model: make bench [PROFILE=...] [ARGS="--concurrency 16"]
+	@.venv/bin/python -m benchmarks run "profile:$(PROFILE)" --input 64 --output 32 $(ARGS)
+
 check: setup-dev  ## Run lint and types only
 	@scripts/check
 
 setup:  ## Make .venv with .venv/bin/gemma-serve in it
 	@$(PYTHON) scripts/setup.py $(DEVICE:%=--device %)
+
+setup-bench:
+	@$(PYTHON) scripts/setup.py $(DEVICE:%=--device %) bench
 
 setup-dev:
 	@$(PYTHON) scripts/setup.py $(DEVICE:%=--device %) dev

@@ -47,7 +47,7 @@ async def command(
     python = await environment(on_progress)
     model = await packaged_gguf(on_progress) if gguf == PACKAGED_GGUF else Path(gguf)
     threads = str(len(os.sched_getaffinity(0)))
-    given = {"n_threads": threads, "n_threads_batch": threads} | SETTINGS
+    given = {"model_alias": model.stem, "n_threads": threads, "n_threads_batch": threads} | SETTINGS
     given |= dict(setting.split("=", 1) for setting in settings)
     # -P: the script's own folder is no place for that environment to import from.
     words = [str(python), "-P", str(SCRIPT), "--model", str(model)]

@@ -68,6 +68,25 @@ async def environment(
     return python
 
 
+async def packages(name: str, wanted: Sequence[str], on_progress: Progress | None = None) -> Path:
+    """
+    A directory with packages that this environment lacks, to be put on a child's PYTHONPATH.
+
+    What they need beside them is this environment's own.
+
+    Raises:
+        ServerError: the installation failed; with the end of its log.
+    """
+    directory, log = cache_dir() / f"{name}-{sys.version_info.minor}", cache_dir() / f"{name}.log"
+    with filelock.FileLock(f"{directory}.lock"):
+        if not _is_made(directory, " ".join(wanted)):
+            words = [sys.executable, "-m", "pip", "install", "--no-deps", "--upgrade"]
+            phase = f"installing {name} (once; log: {log})"
+            await run_logged([*words, "--target", str(directory), *wanted], log, phase, on_progress)
+            (directory / MADE).write_text(json.dumps({"recipe": " ".join(wanted)}))
+    return directory
+
+
 def _is_made(directory: Path, recipe: str) -> bool:
     try:
         made: dict[str, str] = json.loads((directory / MADE).read_text())

@@ -198,3 +198,11 @@ def test_calibrate_knows_the_null_servers_times() -> None:
     assert one["ideal_tps"] == pytest.approx(2 * 128 / (0.020 + 127 * 0.005))
     assert 0 < one["paced_tps"] <= one["ideal_tps"] * 1.01
     assert one["ceiling_tps"] > 0
+
+
+@pytest.mark.parametrize("kind", ["run", "sweep", "compare"])
+def test_published_schema_is_the_models(kind: str) -> None:
+    """The schemas in the repository are those that the records are written by."""
+    published = Path(__file__).parents[2] / "benchmarks" / "schemas" / f"{kind}.schema.json"
+
+    assert published.read_text() == bench("schema", kind).stdout

@@ -1,10 +1,10 @@
 """
 What the prompt layer costs: normalise, guard, render and tokenise, against vLLM's renderer alone.
 
-    python -m benchmarks.prompt_layer --out benchmarks/results/DATE-prompt-layer.json
+    python -m scripts.prompt_layer --out benchmarks/results/DATE-prompt-layer.json
 
 Both renderers stand in one process, on one tokenizer and one chat template (the embedded Gemma 3
-270M's), and get the same messages in ABBA order. The one measurement here that imports gemma_serve:
+270M's), and get the same messages in ABBA order. No part of benchmarks/, which talks HTTP only:
 what it measures has no port.
 """
 
@@ -14,14 +14,15 @@ import argparse
 import asyncio
 import gc
 import json
+import math
 import statistics
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks._machine import conditions
-from benchmarks._paired import ratio, verdict
+from benchmarks.compare.statistics import estimate, log_ratios
+from benchmarks.machine import conditions, utc_now
 
 BAR = 1.15
 SENTENCE = "The quick brown fox jumps over the lazy dog, while seven small birds watch in peace. "
@@ -45,7 +46,7 @@ def main() -> None:
 
 async def measure(options: argparse.Namespace) -> dict[str, Any]:
     """Render in turns with both, and compare CPU seconds by round."""
-    about = conditions()
+    about = {"date": utc_now(), **conditions()}
     ours, theirs = await renderers(options.profile)
     messages = conversation(options.turns, options.tokens)
     num_tokens = len(await render(ours, messages))
@@ -57,7 +58,9 @@ async def measure(options: argparse.Namespace) -> dict[str, Any]:
     both = {"gemma-serve": ours, "vllm": theirs}
     rounds = [await cpu_ms(both, messages, options.renders) for _ in range(options.rounds)]
     cells = {name: [cell[name] for cell in rounds] for name in both}
-    summary = ratio(cells["gemma-serve"], cells["vllm"])
+    logs = log_ratios(cells["gemma-serve"], cells["vllm"])
+    found = estimate(logs)
+    ratio, low, high = (math.exp(value) for value in (found.mean, found.low, found.high))
     return {
         "conditions": about,
         "method": [
@@ -70,9 +73,13 @@ async def measure(options: argparse.Namespace) -> dict[str, Any]:
         "cpu_ms": cells,
         "summary": {
             "cpu_ms_median": {name: round(statistics.median(v), 3) for name, v in cells.items()},
-            "ours_over_vllm": summary,
+            "ours_over_vllm": {
+                "ratio": round(ratio, 4),
+                "interval_95": [round(low, 4), round(high, 4)],
+                "by_round": [round(math.exp(log), 4) for log in logs],
+            },
             "bar": {"at_most": BAR},
-            "verdict": verdict(summary, at_most=BAR),
+            "verdict": "PASS" if high <= BAR else "FAIL" if ratio > BAR else "not certain",
         },
     }
 
