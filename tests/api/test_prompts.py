@@ -328,6 +328,18 @@ def test_echo(http: httpx.Client) -> None:
     assert echoed == "The sea" + plain
 
 
+def test_echo_of_a_chat(http: httpx.Client) -> None:
+    """A continued message comes back as it was written, before its continuation, also streamed."""
+    messages = [user("Name a river."), model("The <bos> Po and")]
+    body = {"messages": messages, "echo": True, "max_tokens": 2, "temperature": 0}
+    said = _posted(http, CHAT, body)["choices"][0]["message"]["content"]
+    assert said.startswith("The <bos> Po and")
+    lines = http.post(CHAT, json=body | {"stream": True}).text.splitlines()
+    chunks = [json.loads(line[6:]) for line in lines if line.startswith("data: {")]
+    texts = [choice["delta"].get("content") for chunk in chunks for choice in chunk["choices"]]
+    assert "".join(text or "" for text in texts) == said
+
+
 # --- what no prompt may hold
 
 

@@ -23,6 +23,7 @@ from vllm.renderers.registry import RENDERER_REGISTRY
 from gemma_serve import metrics
 from gemma_serve.chat.abilities import abilities_of
 from gemma_serve.chat.messages import Abilities
+from gemma_serve.chat.parts import as_string
 from gemma_serve.chat.prompts import prompt_layer
 from gemma_serve.errors import RequestError
 
@@ -98,7 +99,7 @@ class GemmaRenderer(HfRenderer):  # type: ignore[misc]  # vllm is not typed for 
             raise RequestError(f"{error} {hint}", param="messages") from error
         prompt[MARK] = prepared.mark
         metrics.TEMPLATE_RENDER.observe(time.perf_counter() - began_s)
-        return self.prompts.unmark(conversation, prepared.mark), prompt
+        return _echoed(self.prompts.unmark(conversation, prepared.mark)), prompt
 
     def variables(self, template: str | None) -> frozenset[str]:
         """The variables that a request may set in the template."""
@@ -208,6 +209,14 @@ def _without_truncation(params: TokenizeParams) -> TokenizeParams:
 
 def _num_items(media: Any) -> int:
     return sum(len(items) for items in media.values()) if media else 0
+
+
+def _echoed(conversation: list[Any]) -> list[Any]:
+    """The conversation for `echo`, whose last content vLLM streams as one text and no other way."""
+    if not conversation:
+        return conversation
+    text = as_string(conversation[-1].get("content"))
+    return [*conversation[:-1], {**conversation[-1], "content": text or ""}]
 
 
 def _with_prepared(params: ChatParams, prepared: Prepared) -> ChatParams:
