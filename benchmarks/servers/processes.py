@@ -15,7 +15,7 @@ MIB = 1024 * 1024
 STOP_TIMEOUT_S = 30.0
 KILL_TIMEOUT_S = 10.0
 PAUSE_TIMEOUT_S = 10.0
-PAUSE_POLL_S = 0.002
+POLL_S = 0.002
 
 
 class Tree:
@@ -82,7 +82,7 @@ class Tree:
             for process in running:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     process.suspend()
-            time.sleep(PAUSE_POLL_S)
+            time.sleep(POLL_S)
 
     def wake(self) -> None:
         """SIGCONT to all, children first, so that no parent misses one."""
@@ -113,7 +113,10 @@ class Tree:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
         self._popen.wait()
-        psutil.wait_procs(left.values(), timeout=KILL_TIMEOUT_S)
+        deadline_s = time.monotonic() + KILL_TIMEOUT_S
+        # Not until they are reaped: that is up to whoever is their parent now.
+        while any(map(_is_alive, left.values())) and time.monotonic() < deadline_s:
+            time.sleep(POLL_S)
 
 
 def cpu_s(process: psutil.Process) -> float:

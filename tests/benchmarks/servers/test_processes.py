@@ -75,7 +75,8 @@ def test_end_leaves_nothing(port: int, tmp_path: Path, paused: bool) -> None:
     tree.end()
 
     assert len(started) == 2
-    assert not [process for process in started if process.is_running()]
+    assert tree.processes() == []
+    assert not [process for process in started if processes._is_alive(process)]
     assert tree.poll() is not None
 
 
