@@ -37,6 +37,8 @@ from benchmarks.records import (
 )
 from benchmarks.workload import Workload, write_workload
 
+# Their requests are made to find what others left in the prefix cache.
+SHARING = ("prefix", "multi_turn", "trace")
 TOOL = {"name": "gemma-bench", "version": 1}
 
 
@@ -152,8 +154,9 @@ async def run_cell(
     """
     started_at = utc_now()
     run_id = run_id or f"{started_at.replace(':', '')}-{load.label().replace('/', '-')}"
-    cold = settings.cold and server.salts
-    sending = dataclasses.replace(server.sending, salt=run_id if cold else None)
+    cold = settings.cold and workload.spec.kind not in SHARING
+    salt = run_id if server.salts else None
+    sending = dataclasses.replace(server.sending, salt=salt, salt_each=cold)
     host, counters = conditions(), _Counters(server)
     offered = await offer(
         sending,
@@ -175,7 +178,7 @@ async def run_cell(
         ended_at=utc_now(),
         argv=argv(),
         seed=settings.seed,
-        workload=about_workload(workload, sending, cold=settings.cold),
+        workload=about_workload(workload, sending, cold=cold),
         load=load,
         target=server.target,
         host=host,
@@ -184,7 +187,7 @@ async def run_cell(
             offered.records,
             load,
             offered.health,
-            cold=settings.cold,
+            cold=cold,
             server=side,
             ignore_eos=sending.ignore_eos,
         ),

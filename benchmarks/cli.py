@@ -174,11 +174,14 @@ def compare(
     b: Annotated[str, typer.Argument(help="B: what A is held against.")],
     looks: Annotated[
         str, Option(help="After how many pairs to look for a verdict; the last ends it.")
-    ] = "8,12,16",
+    ] = "10,12,16",
     aa_pairs: Annotated[
         int, Option(min=0, help="Pairs of A against itself, first: the noise floor.")
     ] = 6,
     margin: Annotated[float, Option(help="Less than this is equivalent: 0.03 is 3 %.")] = 0.03,
+    alpha: Annotated[
+        float, Option(min=0, max=0.5, help="Chance of a false claim, over all looks.")
+    ] = 0.05,
     quality: Annotated[
         bool, Option("--quality", help="Compare the greedy answers too; tag a speed claim.")
     ] = False,
@@ -208,6 +211,7 @@ def compare(
         looks=tuple(int(number) for number in looks.split(",")),
         aa_pairs=aa_pairs,
         margin=margin,
+        alpha=alpha,
         quality=(
             lambda seed: dataclasses.replace(workload, requests=quality_prompts).materialise(
                 1, seed

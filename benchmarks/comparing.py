@@ -29,6 +29,7 @@ class Asked:
     looks: tuple[int, ...]
     aa_pairs: int
     margin: float
+    alpha: float
     quality: Materialise | None = None
     ping_pong: bool = False
 
@@ -78,6 +79,7 @@ async def _compare(
         looks=asked.looks,
         aa_pairs=asked.aa_pairs,
         margin=asked.margin,
+        alpha=asked.alpha,
         argv=tuple(argv()),
     )
     blocks = Blocks(servers, asked.materialise, asked.load, asked.settings, asked.directory)

@@ -46,8 +46,10 @@ class Sending:
     model: str
     token_source: TokenSource = "token_ids"
     ignore_eos: bool = True
-    # Distinct for every request of every run: no request finds another's prefix-cache blocks.
+    # Of the run: no request finds prefix-cache blocks of another run's; with salt_each, neither
+    # those of another request (or conversation) of its own.
     salt: str | None = None
+    salt_each: bool = True
     contract: TritonContract = "python-backend"
     stall_s: float = 120.0
     timeout_s: float = 600.0
@@ -55,12 +57,12 @@ class Sending:
 
     def request(self, item: Item, phase: Phase, history: list[Message] | None = None) -> bytes:
         """The bytes of one request."""
-        who = item.conversation or str(item.index)
+        who = f"-{phase}-{item.conversation or item.index}" if self.salt_each else ""
         extras = Extras(
             ignore_eos=self.ignore_eos,
             token_ids=self.token_source == "token_ids",
             continuous_usage=self.token_source == "continuous_usage",
-            cache_salt=f"{self.salt}-{phase}-{who}" if self.salt else None,
+            cache_salt=f"{self.salt}{who}" if self.salt else None,
         )
         asked = body(
             self.protocol, self.model, item, extras, history=history, contract=self.contract

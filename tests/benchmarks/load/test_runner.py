@@ -160,6 +160,15 @@ def test_salts_differ_between_requests_and_phases() -> None:
     assert all(salt.startswith("run7-") for salt in salts)
 
 
+def test_one_salt_for_a_run_that_shares() -> None:
+    """Where prompts are made to share blocks, they do, and still not with another run's."""
+    gauge = Gauge()
+
+    run(gauge, Load(mode="closed", concurrency=2), items(4), salt="run7", salt_each=False)
+
+    assert {asked["cache_salt"] for asked in gauge.asked} == {"run7"}
+
+
 def test_no_server() -> None:
     """Where nobody listens, one sentence says so and what to do."""
 

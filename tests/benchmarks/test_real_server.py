@@ -1,0 +1,133 @@
+"""The harness against real vLLM: what it counts, what it calls slower, and what it does not."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.records import Comparison, Run
+from tests.benchmarks.slow_proxy import slowed
+from tests.servers import Server
+
+BOUND_S = 300
+# A chance of 1 in 1000 that A against A is called different, over all its looks.
+PAIRS = ["--looks", "16", "--aa-pairs", "6", "--alpha", "0.001"]
+CELL = ["--concurrency", "1", "--requests", "4", "--warm-up", "1", "--input", "16"]
+
+
+def bench(*words: str | Path) -> subprocess.CompletedProcess[str]:
+    """`python -m benchmarks WORDS`, to its end."""
+    command = [sys.executable, "-m", "benchmarks", *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=BOUND_S, check=False)
+
+
+def run_of(done: subprocess.CompletedProcess[str]) -> Run:
+    """The record that --json printed."""
+    assert done.stdout, done.stderr
+    return Run.model_validate_json(done.stdout)
+
+
+def red(run: Run) -> set[str]:
+    """The red checks of the answers; those of the machine depend on who else is busy."""
+    of_answers = {"failed_requests", "output_length", "usage_tokens", "prefix_cache_hits"}
+    return {c.name for c in run.validity.checks if c.status == "red"} & of_answers
+
+
+@pytest.mark.parametrize(
+    ("options", "protocol"),
+    [
+        (["--style", "text"], "openai-chat"),
+        (["--style", "ids"], "openai-completions"),
+        (["--workload", "prefix", "--set", "num_groups=2", "--set", "prefix_tokens=64"], None),
+        (["--workload", "multi_turn", "--set", "turns=3", "--natural-end"], "openai-chat"),
+    ],
+    ids=["chat", "ids", "prefix", "multi-turn"],
+)
+def test_every_token_of_every_request_is_counted(
+    tiny_server: Server, tmp_path: Path, options: list[str], protocol: str | None
+) -> None:
+    """Each kind of workload comes back whole, by ids, and agrees with the server's own counters."""
+    run = run_of(
+        bench("run", tiny_server.base_url, "--concurrency", "4", "--requests", "12",
+              "--input", "24", "--output", "16", "--out", tmp_path, "--json", *options)
+    )  # fmt: skip
+    full = run.metrics.full_run
+
+    assert red(run) == set()
+    assert (full.num_ok, full.num_failed, run.token_source) == (12, 0, "token_ids")
+    assert protocol in (None, run.target.protocol)
+    if "--natural-end" not in options:
+        assert full.output_tokens == 12 * 16
+    # The engine counted at least the measured requests' tokens, and its warm-up's at most.
+    assert run.server is not None
+    assert run.server.generation_tokens is not None
+    assert full.output_tokens <= run.server.generation_tokens + 8 * 16
+    assert run.server.ttft_mean_s is not None
+
+
+def test_exact_token_ids_are_what_the_server_gets(tiny_server: Server, tmp_path: Path) -> None:
+    """A prompt of token ids has the length that was asked for, and the one BOS of every prompt."""
+    bench("run", tiny_server.base_url, *CELL, "--output", "4", "--style", "ids", "--out", tmp_path)
+    lines = [json.loads(line) for line in (tmp_path / "requests.jsonl").read_text().splitlines()]
+
+    assert {line["prompt_tokens"] for line in lines} == {16 + 1}
+
+
+def test_cold_cell_has_no_prefix_hits_even_for_the_same_bytes(
+    tiny_server: Server, tmp_path: Path
+) -> None:
+    """The same workload twice: salts keep the second run from finding the first one's blocks."""
+    words = ["run", tiny_server.base_url, "--concurrency", "2", "--requests", "6",
+             "--input", "300", "--output", "4", "--seed", "5", "--json", "--out"]  # fmt: skip
+    first, second = (run_of(bench(*words, tmp_path / name)) for name in ("one", "two"))
+
+    assert first.workload.sha256 == second.workload.sha256
+    assert second.server is not None
+    assert second.server.prefix_cache_queries
+    assert second.server.prefix_cache_hits == 0
+
+
+def test_prefix_groups_are_found_in_the_cache(tiny_server: Server, tmp_path: Path) -> None:
+    """Prompts that begin alike hit the prefix cache, and the run does not call itself cold."""
+    shared = ["--workload", "prefix", "--set", "num_groups=1", "--set", "prefix_tokens=600"]
+    words = ["--concurrency", "1", "--requests", "4", "--warm-up", "0", "--output", "4"]
+    run = run_of(bench("run", tiny_server.base_url, *shared, *words, "--json", "--out", tmp_path))
+
+    assert run.workload.cache == "warm"
+    assert run.server is not None
+    assert run.server.prefix_cache_hits
+
+
+def compared(a: str, b: str, out: Path, *options: str) -> tuple[Comparison, dict[str, Any]]:
+    """compare.json of two targets, and the verdict of each metric."""
+    words = ["compare", a, b, *CELL, "--output", "32", *PAIRS, *options, "--out", str(out)]
+    done = bench(*words)
+    assert (out / "compare.json").is_file(), done.stderr
+    record = Comparison.model_validate_json((out / "compare.json").read_text())
+    return record, {metric.metric: metric.verdict for metric in record.metrics}
+
+
+def test_slowed_server_is_called_slower(tiny_server: Server, tmp_path: Path) -> None:
+    """5 ms more for each token is called slower, in tokens/s and in time per token."""
+    with slowed(tiny_server.base_url, 0.005) as slow:
+        record, verdicts = compared(slow, tiny_server.base_url, tmp_path, "--quality",
+                                    "--quality-prompts", "3")  # fmt: skip
+
+    assert verdicts["output_tps"] == verdicts["tpot_p50_s"] == "slower"
+    assert record.verdict in ("slower", "invalid")  # invalid: the machine was too busy to say so
+    assert record.quality is not None
+    assert record.quality.same
+
+
+def test_server_against_itself_is_not_called_different(tiny_server: Server, tmp_path: Path) -> None:
+    """A/A is neither faster nor slower, whatever the noise."""
+    record, verdicts = compared(tiny_server.base_url, tiny_server.base_url, tmp_path)
+    primary = {metric.metric for metric in record.metrics if metric.primary}
+
+    assert record.verdict not in ("faster", "slower")
+    assert {verdicts[name] for name in primary} <= {"equivalent", "inconclusive"}
