@@ -21,7 +21,7 @@ BOUND_S = 500
 def test_make_bench_opens_with_the_verdict(
     engine_slot: contextlib.ExitStack, tmp_path: Path
 ) -> None:
-    """It starts Gemma 3 270M, measures it, prints the validity first, and leaves nothing running."""
+    """It starts Gemma 3 270M, measures it, and prints the validity first."""
     engine_slot.close()
     options = f"ARGS=--concurrency 2 --requests 6 --warm-up 2 --out {tmp_path}"
     environ = {name: value for name, value in os.environ.items() if name not in MAKE}
