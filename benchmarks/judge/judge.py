@@ -29,7 +29,9 @@ REPEATS = 3
 class Measured(Protocol):
     """What our own run gives: a cell's result has it."""
 
-    records: Sequence[RequestRecord]
+    @property
+    def records(self) -> Sequence[RequestRecord]:
+        """Its requests."""
 
 
 # One run of ours on the replay's workload and load, without a warm-up: the tools have none either.
