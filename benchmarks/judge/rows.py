@@ -34,8 +34,9 @@ class JudgeRow(Model):
     """
     One metric by one tool's definition; `ours` and `theirs` are geometric means over the pairs.
 
-    agrees: the ratio is within the tolerance. off: it is not, and neither is any ratio in the
-    interval. unclear: between the two. The interval is the paired t's, 95 %, on log ratios.
+    agrees: the ratio is within the tolerance, and is known to within it: the interval reaches no
+    further above. off: no ratio in the interval is within. unclear: all else, so pairs that differ
+    more than the tolerance prove nothing. The interval is the paired t's, 95 %, on log ratios.
     """
 
     tool: str
@@ -110,11 +111,12 @@ def _interval(logs: Sequence[float]) -> tuple[float, float] | None:
 
 
 def _status(ratio: float, interval: tuple[float, float] | None, tolerance: float) -> Status:
-    if abs(ratio - 1) <= tolerance:
-        return "agrees"
-    if interval is None or (interval[0] <= 1 + tolerance and interval[1] >= 1 - tolerance):
+    if interval is None:
         return "unclear"
-    return "off"
+    low, high = interval
+    if abs(ratio - 1) <= tolerance and high / ratio <= 1 + tolerance:
+        return "agrees"
+    return "off" if low > 1 + tolerance or high < 1 - tolerance else "unclear"
 
 
 def verdict(
@@ -122,14 +124,18 @@ def verdict(
 ) -> tuple[Literal["agrees", "unclear", "off"], str]:
     """The worst of the rows, in one sentence."""
     judged = [row for row in rows if row.status != "not judged"]
-    for status in ("off", "unclear"):
-        if found := [row for row in judged if row.status == status]:
-            worst = max(found, key=lambda row: abs(math.log(row.ratio)))
-            what = "a failure to explain" if status == "off" else "more repeats would tell"
-            return status, (
-                f"{len(found)} of {len(judged)} figures are off by more than {tolerance:.0%}, most "
-                f"{worst.metric} of {worst.tool} ({_percent(worst)}): {what}"
-            )
+    if off := [row for row in judged if row.status == "off"]:
+        worst = max(off, key=lambda row: abs(math.log(row.ratio)))
+        return "off", (
+            f"{len(off)} of {len(judged)} figures are off by more than {tolerance:.0%} beyond "
+            f"their interval, most {_named(worst)}: a failure to explain"
+        )
+    if unclear := [row for row in judged if row.status == "unclear"]:
+        widest = max(unclear, key=lambda row: row.ci_high / row.ratio if row.ci_high else 0.0)
+        return "unclear", (
+            f"{len(unclear)} of {len(judged)} figures are not known to {tolerance:.0%}, least "
+            f"{_named(widest)}; repeat more often, send more requests, or quiet the machine"
+        )
     return "agrees", f"all {len(judged)} figures agree within {tolerance:.0%}"
 
 
@@ -154,5 +160,6 @@ def table(judgement: Judgement) -> Table:
     return shown
 
 
-def _percent(row: JudgeRow) -> str:
-    return f"ours {row.ratio - 1:+.1%}"
+def _named(row: JudgeRow) -> str:
+    interval = f", 95 % {row.ci_low:.3f} to {row.ci_high:.3f}" if row.ci_low else ", one pair"
+    return f"{row.metric} of {row.tool} (ours {row.ratio - 1:+.1%}{interval})"

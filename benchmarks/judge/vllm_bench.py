@@ -43,6 +43,8 @@ TOKENIZER: dict[str, dict[str, Any]] = {
         "model": {"type": "WordLevel", "vocab": {"?": 0}, "unk_token": "?"},
     },
     "tokenizer_config.json": {"tokenizer_class": "PreTrainedTokenizerFast", "unk_token": "?"},
+    # Any kind that is known: without one it complains, waits and asks again.
+    "config.json": {"model_type": "gpt2"},
 }
 
 

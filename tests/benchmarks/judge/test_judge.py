@@ -82,13 +82,13 @@ def test_runs_alternate_after_a_warm_up(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_judge_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The file holds every pair, the versions and the verdict, and is read back as it was."""
-    judgement = judged(tmp_path, monkeypatch, Stopwatch([1.01, 0.99]))
+    judgement = judged(tmp_path, monkeypatch, Stopwatch([1.01, 1.01]))
     said = json.loads((tmp_path / "judge.json").read_text())
 
     assert Judgement.model_validate(said) == judgement
     assert said["schema"] == "gemma-bench-judge/1"
     assert said["tools"] == {"stopwatch": "stopwatch 1"}
-    assert [pair["ours"] for pair in said["rows"][0]["pairs"]] == [101.0, 99.0]
+    assert [pair["ours"] for pair in said["rows"][0]["pairs"]] == [101.0, 101.0]
     assert said["message"] == "all 1 figures agree within 5%"
 
 
@@ -101,8 +101,11 @@ def test_judge_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ([0.80, 0.81, 0.79], "off", 1),
         # The mean is off, but the pairs differ more than that.
         ([1.50, 1.00, 1.00], "unclear", 0),
+        # The mean is exactly 1, and nobody knows it: agreement is not proved by noise.
+        ([1.25, 0.80, 1.25, 0.80], "unclear", 0),
         # One pair has no interval: nothing is proved by it.
         ([1.5], "unclear", 0),
+        ([1.0], "unclear", 0),
     ],
 )
 def test_verdict(
@@ -124,12 +127,22 @@ def test_failure_to_explain_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyP
     judgement = judged(tmp_path, monkeypatch, Stopwatch([1.25, 1.25]))
 
     assert judgement.message == (
-        "1 of 1 figures are off by more than 5%, most ttft_mean_ms of stopwatch (ours +25.0%): "
-        "a failure to explain"
+        "1 of 1 figures are off by more than 5% beyond their interval, most ttft_mean_ms of "
+        "stopwatch (ours +25.0%, 95 % 1.250 to 1.250): a failure to explain"
     )
     console = Console(width=200, record=True, file=io.StringIO())
     console.print(table(judgement))
     assert "1.250 to 1.250" in console.export_text()
+
+
+def test_what_is_not_known_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The message says which figure is known least, and what to do."""
+    judgement = judged(tmp_path, monkeypatch, Stopwatch([1.0]))
+
+    assert judgement.message == (
+        "1 of 1 figures are not known to 5%, least ttft_mean_ms of stopwatch (ours +0.0%, one "
+        "pair); repeat more often, send more requests, or quiet the machine"
+    )
 
 
 def row(*pairs: tuple[float, float], metric: str = "output_tps") -> JudgeRow:
