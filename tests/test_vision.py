@@ -317,6 +317,30 @@ def test_responses_input_image(server: Server) -> None:
     assert answer.output_text == same.text
 
 
+@pytest.mark.parametrize(
+    "image",
+    [
+        {"type": "image", "url": data_url(noise())},
+        {"type": "image", "image": data_url(noise())},
+        {"type": "image", "base64": as_base64(noise())},
+        {"type": "image_url", "image_url": {"url": data_url(noise())}},
+        {"type": "input_image", "image_url": {"url": data_url(noise())}},
+    ],
+    ids=["url", "image", "base64", "image_url", "input_image"],
+)
+def test_image_parts_of_responses(server: Server, image: dict[str, Any]) -> None:
+    """The responses API takes the image parts that a chat takes, by the rule of that name."""
+    same = ask(server, user(QUESTION, noise()))
+    content = [{"type": "text", "text": QUESTION}, image]
+    body = GREEDY | {"input": [{"role": "user", "content": content}], "max_output_tokens": 1}
+    with server.client() as client:
+        answer = client.post("/v1/responses", json=body)
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["usage"]["input_tokens"] == same.prompt_tokens
+    is_openais = image["type"] == "image_url"
+    assert answer.headers.get("x-gemma-serve-prompt", "") == ("" if is_openais else "image_parts")
+
+
 # --- text that looks like an image
 
 

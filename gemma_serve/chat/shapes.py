@@ -30,7 +30,32 @@ def checked(messages: Any) -> list[Message]:
     """
     if not isinstance(messages, list):
         refuse("messages", "must be a list of objects with a role and content")
-    return [_message(index, message) for index, message in enumerate(messages)]
+    return [checked_message(f"messages[{index}]", each) for index, each in enumerate(messages)]
+
+
+def checked_message(where: str, message: Any) -> Message:
+    """
+    One message as in `checked`.
+
+    Raises:
+        RequestError: with `param` saying where in it, such as `messages[3].content[0]`.
+    """
+    if not isinstance(message, dict):
+        refuse(where, "must be an object with a role and content")
+    role, content = message.get("role"), message.get("content")
+    if not isinstance(role, str) or role not in _KNOWN:
+        _refuse_role(where, role)
+    changes: Message = {}
+    if content is not None and not isinstance(content, str):
+        parts = _parts(f"{where}.content", content)
+        if parts is not content:
+            changes["content"] = parts
+    if role in _TOOL_ALIASES:
+        changes["role"] = "tool"
+    if role in _MODEL and (message.get("tool_calls") or message.get("function_call")):
+        changes["tool_calls"] = _calls(where, message)
+        message = {key: message[key] for key in message if key != "function_call"}
+    return {**message, **changes} if changes else message
 
 
 def refuse(where: str, fault: str) -> NoReturn:
@@ -38,28 +63,9 @@ def refuse(where: str, fault: str) -> NoReturn:
     raise RequestError(f"{where} {fault}.", param=where)
 
 
-def _message(index: int, message: Any) -> Message:
-    if not isinstance(message, dict):
-        refuse(f"messages[{index}]", "must be an object with a role and content")
-    role, content = message.get("role"), message.get("content")
-    if not isinstance(role, str) or role not in _KNOWN:
-        _refuse_role(index, role)
-    changes: Message = {}
-    if content is not None and not isinstance(content, str):
-        parts = _parts(f"messages[{index}].content", content)
-        if parts is not content:
-            changes["content"] = parts
-    if role in _TOOL_ALIASES:
-        changes["role"] = "tool"
-    if role in _MODEL and (message.get("tool_calls") or message.get("function_call")):
-        changes["tool_calls"] = _calls(index, message)
-        message = {key: message[key] for key in message if key != "function_call"}
-    return {**message, **changes} if changes else message
-
-
-def _refuse_role(index: int, role: Any) -> NoReturn:
+def _refuse_role(where: str, role: Any) -> NoReturn:
     is_what = f"is {role[:_ECHO_CHARS]!r}" if isinstance(role, str) else "is no string"
-    refuse(f"messages[{index}].role", f"{is_what}; use {', '.join(ROLES[:-1])} or {ROLES[-1]}")
+    refuse(f"{where}.role", f"{is_what}; use {', '.join(ROLES[:-1])} or {ROLES[-1]}")
 
 
 def _parts(where: str, content: Any) -> list[Part]:
@@ -83,8 +89,8 @@ def _check_part(where: str, index: int, part: Any) -> None:
         refuse(f"{where}[{index}].{key}", "must be a string")
 
 
-def _calls(index: int, message: Message) -> list[dict[str, Any]]:
-    where = f"messages[{index}].tool_calls"
+def _calls(where: str, message: Message) -> list[dict[str, Any]]:
+    where = f"{where}.tool_calls"
     calls = message.get("tool_calls") or [{"function": message["function_call"]}]
     if not isinstance(calls, list):
         refuse(where, "must be a list")

@@ -170,6 +170,72 @@ def test_a_client_says_how_the_prompt_ends(http: httpx.Client) -> None:
     assert closed["rules"] == []
 
 
+TOOL_TURNS = [
+    user("Light?"),
+    model("Yes.", tool_calls=[call("lamp", '{"on": true}')]),
+    tool("It is on."),
+]
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        [user("Name a river."), {"role": "model", "content": "The Po."}, user("And another?")],
+        [user("Name a river."), {"role": "model", "content": "The Po and"}],
+        [{"role": "developer", "content": "Be brief."}, user("Hi")],
+        [user("Hi"), system("Be brief."), system("Be kind.")],
+        [user([text("Name"), "a river."]), model([text("The"), text("Po.")]), user("Why?")],
+        [model("Hi"), user("Hi"), model(None), user(None)],
+        TOOL_TURNS,
+        [*TOOL_TURNS[:2], {"role": "function", "name": "lamp", "content": "It is on."}],
+    ],
+    ids=["model", "prefill", "developer", "system", "parts", "empty", "tool", "function"],
+)
+def test_responses_mend_what_a_chat_mends(http: httpx.Client, messages: list[Any]) -> None:
+    """Messages as chat clients send them give the same prompt by the same rules in Responses."""
+    rendered = _rendered(http, messages)
+    body = {"input": messages, "max_output_tokens": 1, "enable_response_messages": True}
+    answer = http.post(RESPONSES, json=body)
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["input_messages"][0]["tokens"] == rendered["token_ids"]
+    assert answer.headers.get(HEADER, "") == ", ".join(rendered["rules"])
+
+
+def test_responses_keep_all_texts_of_an_answer(http: httpx.Client) -> None:
+    """An earlier answer of several texts is shown whole, which vLLM would cut to the first."""
+    texts = [{"type": "output_text", "text": word, "annotations": []} for word in ("The", "Po.")]
+    answer = {"type": "message", "id": "msg_1", "role": "assistant", "status": "completed"}
+    body = {"input": [user("Name a river."), answer | {"content": texts}, user("Why?")]}
+    answered = _posted(
+        http, RESPONSES, body | {"max_output_tokens": 1, "enable_response_messages": True}
+    )
+    chat = [user("Name a river."), model([text("The"), text("Po.")]), user("Why?")]
+    assert answered["input_messages"][0]["tokens"] == _rendered(http, chat)["token_ids"]
+
+
+@pytest.mark.parametrize(
+    ("item", "param"),
+    [
+        ({"role": "robot", "content": "Hi"}, "input[1].role"),
+        ({"role": "user", "content": 5}, "input[1].content"),
+        ({"role": "user", "content": [{"type": "text"}]}, "input[1].content[0].text"),
+        ({"role": "assistant", "tool_calls": [5]}, "input[1].tool_calls[0]"),
+        ({"role": "assistant", "tool_calls": [{"function": {"name": "f"}, "id": 5}]}, "input"),
+        ({"type": "hologram", "role": "user"}, "input"),
+        ({"type": "function_call", "name": "f"}, "input"),
+        ({"content": "Hi"}, "input"),
+        ("Hi", "input"),
+    ],
+    ids=repr,
+)
+def test_bad_item_of_responses(http: httpx.Client, item: Any, param: str) -> None:
+    """What is no item is a 400 that says where and why, in one sentence."""
+    error = _refused(http, RESPONSES, {"input": [user("Hi"), item], "max_output_tokens": 1})
+    assert error["param"] == param
+    assert error["message"].startswith(param)
+    assert "more)" not in error["message"]
+
+
 # --- what was changed
 
 
