@@ -7,7 +7,7 @@ from pathlib import Path
 
 from gemma_serve.engine.settings import DEFAULT, Context, Derived, Setting
 from gemma_serve.errors import ProfileError
-from gemma_serve.gemma.family import Generation
+from gemma_serve.gemma.family import TOOL_CALL_PARSERS, Generation
 
 
 def serving_args(context: Context) -> Derived:
@@ -64,6 +64,11 @@ def _chat_template(context: Context) -> Derived:
         yield _by_generation(context, packaged)
 
 
+def _is_template_packaged(context: Context) -> bool:
+    asked = context.profile.chat.template
+    return asked in packaged_templates() if asked else context.checkpoint.has_chat_template is False
+
+
 def _by_generation(context: Context, packaged: dict[str, Path]) -> Setting | str:
     generation = context.checkpoint.generation
     name = f"gemma{generation.value}" if generation else ""
@@ -88,6 +93,10 @@ def _tool_calls(context: Context) -> Derived:
     if parser is None and family is not None:
         parser, origin = family.tool_call_parser, DEFAULT
         reason = f"the format that {family.label} calls tools in"
+        if family.function_calling and _is_template_packaged(context):
+            # FunctionGemma's own format needs its own template, which is not among the packaged.
+            parser = TOOL_CALL_PARSERS.get(family.generation)
+            reason = "the format that the packaged chat template asks for"
     if parser:
         yield Setting("tool_call_parser", parser, origin, reason)
         yield Setting("enable_auto_tool_choice", True, origin, "the model may call tools by itself")

@@ -469,6 +469,32 @@ def test_parsers_by_generation(
     assert resolved.engine_kwargs().get("reasoning_parser") == reasoning
 
 
+@pytest.mark.parametrize(
+    ("has_chat_template", "template", "parser"),
+    [
+        (True, None, "functiongemma"),
+        (True, "gemma3_tools", "pythonic"),
+        (False, None, "pythonic"),
+        (False, "own.jinja", "functiongemma"),
+    ],
+)
+def test_parser_of_functiongemma_fits_its_template(
+    tmp_path: Path, has_chat_template: bool, template: str | None, parser: str
+) -> None:
+    """A packaged template asks for Gemma 3's calls, so these are what is read with it."""
+    tokens = {"<start_function_call>": 48, "<end_function_call>": 49, "<escape>": 52}
+    checkpoint = checkpoint_of(
+        {"model_type": "gemma3_text"}, has_chat_template=has_chat_template, added_tokens=tokens
+    )
+    if template == "own.jinja":
+        template = str(tmp_path / template)
+        Path(template).write_text("{{ messages }}")
+    resolved = derive(
+        tmp_path, "h100", checkpoint=checkpoint, model="someone/model", chat={"template": template}
+    )
+    assert resolved.frontend_kwargs()["tool_call_parser"] == parser
+
+
 def test_chat_section_wins(tmp_path: Path) -> None:
     """Parsers and thinking of the profile are passed on."""
     chat = {"tool_call_parser": "pythonic", "reasoning_parser": "mine", "enable_thinking": False}
