@@ -113,7 +113,7 @@ def _sets(spec: TargetSpec) -> list[str]:
 async def _output(words: Sequence[str]) -> str:
     """What a command prints; its own last line where it fails."""
     process = await asyncio.create_subprocess_exec(
-        *words, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, env=os.environ
+        *words, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, env=dict(os.environ)
     )
     out, err = await process.communicate()
     if process.returncode != 0:
