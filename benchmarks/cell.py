@@ -17,7 +17,7 @@ from benchmarks.load.connection import Endpoint
 from benchmarks.load.probe import abilities, about, first_model, scrape
 from benchmarks.load.protocols import TritonContract
 from benchmarks.load.runner import Offered, Progress, Sending, offer
-from benchmarks.machine import CpuWatch, argv, conditions, utc_now, without_paths
+from benchmarks.machine import CpuWatch, ahead_of_servers, argv, conditions, utc_now, without_paths
 from benchmarks.metrics.export import vllm_bench, write_requests, write_summary_csv
 from benchmarks.metrics.server_side import server_side
 from benchmarks.metrics.timeline import timeseries
@@ -158,15 +158,16 @@ async def run_cell(
     salt = run_id if server.salts else None
     sending = dataclasses.replace(server.sending, salt=salt, salt_each=cold)
     host, counters = conditions(), _Counters(server)
-    offered = await offer(
-        sending,
-        load,
-        workload.items,
-        workload.warm_up,
-        seed=settings.seed,
-        on_measured=counters.begin,
-        on_progress=on_progress,
-    )
+    with ahead_of_servers() as ahead:
+        offered = await offer(
+            sending,
+            load,
+            workload.items,
+            workload.warm_up,
+            seed=settings.seed,
+            on_measured=counters.begin,
+            on_progress=on_progress,
+        )
     foreign, steal = await counters.end()
     offered.health.foreign_cpu, offered.health.steal = foreign, steal
     metrics = summarise(offered.records, load, server.slo)
@@ -181,7 +182,7 @@ async def run_cell(
         workload=about_workload(workload, sending, cold=cold),
         load=load,
         target=server.target,
-        host=host,
+        host=host | {"client_priority": "raised" if ahead else "normal"},
         phases=_phases(offered),
         validity=check_run(
             offered.records,

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Sequence
 from benchmarks.compare.verdict import MeasuredPair
 from benchmarks.records import Check, Run, Validity
 
-# What other programs did to the machine meanwhile. Such a pair is measured again: the rule is fixed
-# beforehand and does not look at the outcome.
-DISTURBANCES = frozenset({"foreign_cpu", "cpu_steal"})
+# What the machine did to a block meanwhile. Such a pair is measured again: the rule is fixed
+# beforehand and does not look at the outcome; a pair that stays disturbed makes all INVALID.
+DISTURBANCES = frozenset({"foreign_cpu", "cpu_steal", "event_loop_lag"})
 
 RunPair = MeasuredPair[Run]
 

@@ -76,7 +76,7 @@ def test_what_is_missing_is_told() -> None:
 
 
 def test_disturbed() -> None:
-    """Foreign load in either block disturbs a pair; a failed request does not."""
+    """A busy machine or client disturbs a pair; a failed request does not."""
     assert is_disturbed(pair(a={"red": ["cpu_steal"]}))
     assert is_disturbed(pair(b={"red": ["foreign_cpu", "failed_share"]}))
     assert not is_disturbed(pair(b={"red": ["failed_share"]}))
@@ -84,6 +84,6 @@ def test_disturbed() -> None:
 
 def test_disturbances_are_checks_of_a_run() -> None:
     """What disturbs a pair is named as the checks of a run name it."""
-    health = ClientHealth(wall_s=10, cpu_s=1, loop_lag_s=[0.0], foreign_cpu=0.5, steal=0.5)
+    health = ClientHealth(wall_s=10, cpu_s=1, loop_lag_s=[1.0], foreign_cpu=0.5, steal=0.5)
     checks = client_checks([record()], Load(mode="closed", concurrency=1), health)
     assert {check.name for check in checks if check.status == "red"} == DISTURBANCES
