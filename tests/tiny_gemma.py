@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import pydoc_data.topics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -101,14 +101,14 @@ def write_text_files(
     (directory / "chat_template.jinja").write_text(template.read_text())
 
 
-def train_tokenizer() -> Tokenizer:
+def train_tokenizer(control_tokens: Sequence[str] = CONTROL_TOKENS) -> Tokenizer:
     """Train a byte-level BPE on Python's own documentation: English, with some code."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=VOCAB_SIZE,
-        special_tokens=[AddedToken(token, special=True) for token in CONTROL_TOKENS],
+        special_tokens=[AddedToken(token, special=True) for token in control_tokens],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )

@@ -29,6 +29,7 @@ class Abilities:
     system_parts: bool = True  # all text parts of a system message, not only the first
     system_alone: bool = True  # a system message that nothing follows
     strips_thoughts: bool = False  # leaves thoughts out of the answers of earlier turns
+    strings: bool = True  # content as a string
 
 
 def abilities_of(render: Render) -> Abilities:
@@ -49,6 +50,7 @@ def abilities_of(render: Render) -> Abilities:
         system_parts=shows([_system(_PARTS), _user("ask")], [*_PART_WORDS, "zqask"]),
         system_alone=shows([_system("rule")]),
         strips_thoughts=shows(_THOUGHTFUL, ["zqask", "zqmore"], never="thought"),
+        strings=shows([_user("ask"), _model("answer"), _user("more")]),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -43,6 +44,16 @@ def test_gemma_4_takes_everything(name: str) -> None:
 def written(messages: list[dict[str, Any]], _: Any) -> str:
     """A template that writes each content with str(), as a careless one does."""
     return "\n".join(f"{message['role']}: {message.get('content')}" for message in messages)
+
+
+def test_template_that_reads_only_parts_takes_no_strings() -> None:
+    """A template that goes through the parts of each content has to be given parts."""
+
+    def parts_only(messages: list[dict[str, Any]], _: Any) -> str:
+        return " ".join(part["text"] for message in messages for part in message["content"])
+
+    assert not abilities_of(parts_only).strings
+    assert abilities(GEMMA3).strings
 
 
 def test_python_in_the_prompt_is_no_ability() -> None:
@@ -87,7 +98,7 @@ def test_template_that_always_fails_can_do_nothing() -> None:
     def failing(messages: Any, tools: Any) -> str:
         raise RuntimeError
 
-    assert abilities_of(failing) == NOTHING
+    assert abilities_of(failing) == dataclasses.replace(NOTHING, strings=False)
 
 
 def test_template_that_shows_thoughts_does_not_strip_them() -> None:

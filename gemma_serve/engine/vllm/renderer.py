@@ -90,7 +90,7 @@ class GemmaRenderer(HfRenderer):  # type: ignore[misc]  # vllm is not typed for 
         prepared = await self.prompts.prepare(messages, tools, abilities, is_answered=is_answered)
         try:
             conversation, prompt = await super().render_messages_async(
-                prepared.messages, _with_prepared(params, prepared)
+                prepared.messages, _with_prepared(params, prepared, abilities)
             )
         except VLLMValidationError as error:
             hint = self.prompts.hint(messages, tools, abilities)
@@ -219,9 +219,15 @@ def _echoed(conversation: list[Any]) -> list[Any]:
     return [*conversation[:-1], {**conversation[-1], "content": text or ""}]
 
 
-def _with_prepared(params: ChatParams, prepared: Prepared) -> ChatParams:
-    """The template's variables, as the normaliser left them."""
+def _with_prepared(params: ChatParams, prepared: Prepared, abilities: Abilities) -> ChatParams:
+    """The template's variables, as the normaliser left them, and strings as strings."""
     kwargs = params.chat_template_kwargs | {"tools": prepared.tools}
     if prepared.continue_final_message:
         kwargs |= {"add_generation_prompt": False, "continue_final_message": True}
-    return dataclasses.replace(params, chat_template_kwargs=kwargs)
+    changed: dict[str, Any] = {"chat_template_kwargs": kwargs}
+    # For a template that can read parts, vLLM makes parts of strings, and Gemma 4's puts a space
+    # behind each of them. As in transformers, a string is to stay one.
+    has_parts = any(isinstance(message.get("content"), list) for message in prepared.messages)
+    if abilities.strings and not has_parts:
+        changed["chat_template_content_format"] = "string"
+    return dataclasses.replace(params, **changed)
