@@ -29,6 +29,7 @@ from benchmarks.servers import ServerError
 from benchmarks.serving import serving
 from benchmarks.show import console, out, print_calibration, print_run, print_sweep, progress
 from benchmarks.sweep import Swept, sweep_for_goodput, sweep_list, sweep_to_knee
+from benchmarks.workload import Workload
 from benchmarks.write import default_directory, write_comparison, write_sweep
 
 app = typer.Typer(
@@ -80,7 +81,9 @@ async def _measure_one(
     made = workload.materialise(load.clients())
     settings = server.settings(workload.seed)
     async with serving(target) as served:
-        prepared = await prepare(served.endpoint, made, settings, label=target, meter=served.meter)
+        prepared = await prepare(
+            served.endpoint, made, settings, label=served.label, meter=served.meter
+        )
         with progress(offered.label()) as on_progress:
             return await run_cell(prepared, made, offered, settings, on_progress=on_progress)
 
@@ -127,7 +130,7 @@ def sweep(
         first = workload.materialise(load.clients())
         async with serving(target) as served:
             prepared = await prepare(
-                served.endpoint, first, settings, label=target, meter=served.meter
+                served.endpoint, first, settings, label=served.label, meter=served.meter
             )
             if goodput and prepared.slo is None:
                 raise ValueError("--goodput needs an SLO; give --slo ttft_ms=200,tpot_ms=50")
@@ -185,7 +188,10 @@ def compare(
     quality: Annotated[
         bool, Option("--quality", help="Compare the greedy answers too; tag a speed claim.")
     ] = False,
-    quality_prompts: Annotated[int, Option(min=1, help="How many prompts for --quality.")] = 32,
+    quality_file: Annotated[
+        Path | None, Option(help="Prompts for --quality. Default: 48 questions of ours.")
+    ] = None,
+    quality_prompts: Annotated[int, Option(min=1, help="How many of them.")] = 48,
     ping_pong: Annotated[
         bool,
         Option("--ping-pong", help="Latency of single requests in turns, instead of blocks."),
@@ -197,11 +203,23 @@ def compare(
     Exit code 0 equivalent or faster, 1 slower, 2 inconclusive, 3 invalid.
     Example: python -m benchmarks compare profile:gemma-3-270m vllm:gemma-3-270m --concurrency 8
     """
+    from benchmarks.compare.quality import QUALITY_PROMPTS, QUALITY_TOKENS
     from benchmarks.compare.table import print_comparison
     from benchmarks.compare.verdict import exit_code
     from benchmarks.comparing import Asked, compare_targets
 
     directory = output.out or default_directory("compare")
+
+    def questions(seed: int) -> Workload:
+        # Prompts of random words would only be copied: that agrees however bad the model is.
+        options = WorkloadOptions(
+            workload=str(quality_file or QUALITY_PROMPTS),
+            output=str(QUALITY_TOKENS),
+            requests=quality_prompts,
+            warm_up=0,
+        )
+        return options.materialise(1, seed)
+
     asked = Asked(
         targets=(a, b),
         materialise=lambda seed: workload.materialise(load.clients(), seed),
@@ -212,13 +230,7 @@ def compare(
         aa_pairs=aa_pairs,
         margin=margin,
         alpha=alpha,
-        quality=(
-            lambda seed: dataclasses.replace(workload, requests=quality_prompts).materialise(
-                1, seed
-            )
-        )
-        if quality
-        else None,
+        quality=questions if quality else None,
         ping_pong=ping_pong,
     )
     record = _run(compare_targets(asked))
@@ -227,7 +239,7 @@ def compare(
     if output.as_json:
         print(record.model_dump_json(by_alias=True))
     else:
-        print_comparison(record)
+        print_comparison(record, out)
         console.print(f"files: {directory}")
     raise typer.Exit(exit_code(record))
 
@@ -260,7 +272,6 @@ def judge(
     if output.as_json:
         print(judgement.model_dump_json(by_alias=True))
     else:
-        out.print(judgement.message, highlight=False)
         out.print(table(judgement))
         console.print(f"files: {directory}")
     raise typer.Exit(exit_code(judgement))

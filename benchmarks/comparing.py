@@ -45,10 +45,10 @@ async def compare_targets(asked: Asked) -> Comparison:
         arms, servers = [], {}
         for slot, target in zip("AB", asked.targets, strict=True):
             served = await stack.enter_async_context(serving(target))
-            arm = _arm(f"{slot} ({target})", served)
+            arm = _arm(f"{slot} ({served.label})", served)
             first = asked.materialise(asked.settings.seed)
             servers[arm] = await prepare(
-                served.endpoint, first, asked.settings, label=target, meter=served.meter
+                served.endpoint, first, asked.settings, label=served.label, meter=served.meter
             )
             arms.append(arm)
         _same_counting(list(servers.values()))

@@ -36,7 +36,9 @@ async def judge_target(
     settings = server.settings(workload.seed)
     numbers = itertools.count()
     async with serving(target) as served:
-        prepared = await prepare(served.endpoint, made, settings, label=target, meter=served.meter)
+        prepared = await prepare(
+            served.endpoint, made, settings, label=served.label, meter=served.meter
+        )
 
         async def measure() -> CellResult:
             number = next(numbers)

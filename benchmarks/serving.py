@@ -20,6 +20,11 @@ class Served:
     meter: ServerMeter | None
     server: Server
 
+    @property
+    def label(self) -> str:
+        """The target as it was written, without its key."""
+        return self.server.spec.label
+
     async def pause(self) -> None:
         """Stop its processes, where the harness started them."""
         self.server.pause()

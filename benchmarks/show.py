@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -15,7 +16,8 @@ from benchmarks.metrics.diagnosis import diagnose
 from benchmarks.records import Check, Distribution, Run, Sweep, Validity
 
 console = Console(stderr=True)
-out = Console(soft_wrap=True)
+# A pipe has no width; tables are not cut for one.
+out = Console(soft_wrap=True, width=None if sys.stdout.isatty() else 140)
 STATUS = {"ok": "checks ok", "red": "red", "not_measured": "not measured"}
 # In this order, by the names in run.json; what is not listed is in the files.
 SHOWN = ("ttft_s", "ttft_sched_s", "tpot_s", "itl_s", "e2e_s", "max_stall_s")

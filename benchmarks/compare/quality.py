@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Hashable, Sequence
+from pathlib import Path
 from statistics import fmean
 
 from benchmarks.records import Comparison, Quality, RequestRecord
 
 TAG = "output differs"
+# Questions of our own, in four languages; answers as long as the thresholds below are meant for.
+QUALITY_PROMPTS = Path(__file__).parent / "quality_prompts.jsonl"
+QUALITY_TOKENS = 64
 # MLPerf: the mean output length within 90 to 110 % of the reference.
 # Source: mlcommons/inference language/llama2-70b (tokens per sample).
 LENGTH_RATIO = (0.9, 1.1)

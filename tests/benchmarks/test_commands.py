@@ -206,3 +206,13 @@ def test_published_schema_is_the_models(kind: str) -> None:
     published = Path(__file__).parents[2] / "benchmarks" / "schemas" / f"{kind}.schema.json"
 
     assert published.read_text() == bench("schema", kind).stdout
+
+
+def test_key_is_in_no_file(url: str, tmp_path: Path) -> None:
+    """An API key that is part of a target reaches neither the files nor the terminal."""
+    done = bench("run", f"{url},key=sk-secret", "--concurrency", "1", "--requests", "2",
+                 "--output", "2", "--out", tmp_path)  # fmt: skip
+    written = "".join(path.read_text() for path in tmp_path.iterdir())
+
+    assert (tmp_path / "run.json").is_file(), done.stderr
+    assert "sk-secret" not in written + done.stdout + done.stderr
