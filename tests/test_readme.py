@@ -111,6 +111,13 @@ def test_render_shows_what_the_readme_says() -> None:
     assert "Hi <end_of_turn>" in printed
 
 
+def test_bench_commands_are_commands() -> None:
+    """What the README says of benchmarks parses; tests/benchmarks/ runs make bench."""
+    bench, compare = commands(blocks("bash")[4])
+    assert "-m benchmarks run" in run(f"{bench} --dry-run")
+    assert "Usage:" in run(f"{compare} --help")
+
+
 def test_the_profile_of_the_readme(tmp_path: Path) -> None:
     """The three-line profile resolves for an H100."""
     [text] = blocks("yaml")
