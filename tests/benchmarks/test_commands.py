@@ -169,7 +169,14 @@ def test_ctrl_c_ends_a_run_in_one_line(url: str, tmp_path: Path) -> None:
     """Ctrl-C in the middle of a run is 130, one line and no traceback."""
     words = ["run", url, "--requests", "100000", "--output", "100", "--out", str(tmp_path)]
     command = [sys.executable, "-m", "benchmarks", *words]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as p:
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell that runs the tests in the background has them ignore Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as p:
         # The last thing that is said before requests are sent.
         assert p.stderr is not None
         while "Offering" not in p.stderr.readline():

@@ -132,6 +132,8 @@ def test_no_signal_leaves_a_server_behind(number: int, words: list[str], tmp_pat
             text=True,
             cwd=ROOT,
             env=os.environ | {"PYTHONPATH": str(ROOT)},
+            # A shell that runs the tests in the background has them ignore Ctrl-C.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
     assert harness.stdout is not None
     ready = re.fullmatch(r"ready (\d+) (\d+)\n", harness.stdout.readline())
