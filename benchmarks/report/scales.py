@@ -91,7 +91,7 @@ def ticks_between(low: float, high: float, step: float) -> list[float]:
 def log_ticks(low: float, high: float) -> list[float]:
     """Round numbers on a logarithmic axis: powers of ten, with 2 and 5, or finer in a short one."""
     decades = math.log10(high / low)
-    if decades < 0.6:
+    if decades < 0.7:  # from just above 2 to just below 10 is one tick of 1, 2, 5
         return [tick for tick in _linear_ticks(low, high) if low <= tick <= high]
     factors = (1.0,) if decades > 4.5 else (1.0, 3.0) if decades > 2.6 else (1.0, 2.0, 5.0)
     exponents = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)

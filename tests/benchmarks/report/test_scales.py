@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from benchmarks.report.scales import integers, linear, log, log_ticks, round_step, ticks_between
@@ -65,6 +65,7 @@ def test_ticks_have_no_dust() -> None:
     assert ticks_between(0, 0.5, 0.1) == [0, 0.1, 0.2, 0.3, 0.4, 0.5]
 
 
+@example([220000001.0, 723831223.0])
 @given(st.lists(POSITIVE, min_size=1, max_size=5))
 @settings(max_examples=60, deadline=None)
 def test_every_value_has_its_place(values: list[float]) -> None:
