@@ -30,4 +30,4 @@ setup-bench:
 	@$(PYTHON) scripts/setup.py $(DEVICE:%=--device %) bench
 
 setup-dev:
-	@$(PYTHON) scripts/setup.py $(DEVICE:%=--device %) dev
+	@$(PYTHON) scripts/setup.py $(DEVICE:%=--device %) dev bench
