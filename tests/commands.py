@@ -80,7 +80,7 @@ class Command:
         # Python's resource tracker leaves by itself, a moment after its parent.
         while (left := self.processes()) and time.monotonic() < deadline_s:
             assert all(
-                "from multiprocessing.resource_tracker" in _title(process) or _is_zombie(process)
+                "from multiprocessing.resource_tracker" in _title(process) or _is_ending(process)
                 for process in left
             ), left
             time.sleep(0.05)
@@ -88,10 +88,12 @@ class Command:
         return code
 
 
-def _is_zombie(process: psutil.Process) -> bool:
-    """Whether it has ended since it was listed; a zombie has no command line to know it by."""
+def _is_ending(process: psutil.Process) -> bool:
+    """Whether it has ended since it was listed, or is about to: its command line goes first."""
     try:
-        return process.status() == psutil.STATUS_ZOMBIE
+        return not process.cmdline() or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.ZombieProcess:
+        return True
     except psutil.NoSuchProcess:
         return True
 
