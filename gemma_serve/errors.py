@@ -12,6 +12,7 @@ The exceptions that gemma-serve raises on purpose.
         + PayloadTooLargeError  the body is over the limit       413
         + MediaTypeError        the body is not JSON             415
       x UnavailableError        starting, draining or dead       503
+      x DeadlineError           the client's deadline is over    504
       x InternalError           the server's fault               500
 
 Every message is one sentence: what was asked, the value, what is allowed, the next step.
@@ -124,6 +125,14 @@ class UnavailableError(GemmaServeError):
 
     status = 503
     type = "unavailable_error"
+
+
+class DeadlineError(GemmaServeError):
+    """The request took longer than its client allowed."""
+
+    status = 504
+    type = "timeout_error"
+    code = "deadline_exceeded"
 
 
 class InternalError(GemmaServeError):

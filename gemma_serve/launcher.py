@@ -11,7 +11,7 @@ import os
 import shutil
 import signal
 import tempfile
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from multiprocessing import resource_tracker
@@ -30,6 +30,8 @@ from gemma_serve.profile.load import LoadedProfile
 from gemma_serve.progress import Progress
 
 if TYPE_CHECKING:
+    from gemma_serve.api.kserve.service import KServe
+    from gemma_serve.api.kserve_grpc import GrpcServer
     from gemma_serve.api.state import ServerState
     from gemma_serve.engine.vllm import Engine
 
@@ -75,12 +77,17 @@ def run(loaded: LoadedProfile, progress: Progress) -> int:
                 import uvloop
 
                 from gemma_serve.api.app import build_app
+                from gemma_serve.api.kserve.service import KServe
+                from gemma_serve.api.kserve.statistics import TritonCounters
                 from gemma_serve.api.state import ServerState
 
             state = ServerState(loaded.profile, timeline, plan.about())
             metrics.INFO.info({name: str(value) for name, value in plan.facts().items()})
-            http = HttpServer(build_app(state, keys), ports, settings)
-            code: int = uvloop.run(Server(plan, state, http, events, progress).serve())
+            kserve = KServe(state)
+            metrics.register(TritonCounters(kserve.statistics, kserve.version))
+            http = HttpServer(build_app(state, keys, kserve), ports, settings)
+            server = Server(plan, state, http, events, progress, kserve, keys)
+            code: int = uvloop.run(server.serve())
             return code
     except KeyboardInterrupt:
         progress.say(STOPPED)
@@ -117,6 +124,9 @@ class Server:
     http: HttpServer
     events: Path
     progress: Progress
+    kserve: KServe
+    keys: Collection[bytes]
+    grpc: GrpcServer | None = None
     num_signals: int = 0
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     starting: Future[Engine] | None = None
@@ -130,6 +140,7 @@ class Server:
             asyncio.get_running_loop().add_signal_handler(number, self._on_signal)
         try:
             await self.http.start()
+            await self._start_grpc()
             started = await self._unless_stopped(self._start())
             if started:
                 await self._unless_stopped(self._engine_death())
@@ -157,6 +168,17 @@ class Server:
         return True
 
     # --- start
+
+    async def _start_grpc(self) -> None:
+        port = self.plan.loaded.profile.server.grpc_port
+        if port is None:
+            return
+        from gemma_serve.api.kserve_grpc import GrpcServer
+
+        # gRPC's library takes its time to import, and not every server needs it.
+        self.grpc = GrpcServer(self.kserve, self.keys)
+        bound = await self.grpc.start(port)
+        self.progress.say(f"gRPC (KServe v2) at {self.plan.loaded.profile.server.host}:{bound}")
 
     async def _start(self) -> None:
         from gemma_serve.api.warm_up import warm_up
@@ -225,6 +247,8 @@ class Server:
         """In this order: refuse new requests, let open ones finish, close the port, end vLLM."""
         self.state.begin_draining()
         await self._drain()
+        if self.grpc is not None:
+            await self.grpc.stop()
         await self.http.stop()
         left = shared_memory_below()
         if self.state.engine is not None:

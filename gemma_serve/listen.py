@@ -49,6 +49,9 @@ def open_ports(settings: ServerSettings) -> Iterator[Ports]:
     with contextlib.ExitStack() as stack:
         http = stack.enter_context(listen(settings.host, settings.port, "server.port"))
         metrics = None
+        if (port := settings.grpc_port) is not None:
+            # gRPC binds by itself, a moment later; what it would say of a taken port is no help.
+            listen(settings.host, port, "server.grpc_port").close()
         if (port := settings.metrics_port) is not None:
             metrics = stack.enter_context(listen(settings.host, port, "server.metrics_port"))
         yield Ports(http, metrics)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, Info
 from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
 
 # From a probe's milliseconds to the minutes of a long generation.
 REQUEST_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
@@ -67,6 +68,11 @@ def exposition(accept: str, registry: CollectorRegistry = REGISTRY) -> tuple[byt
     """All series, vLLM's too, in the format that the `Accept` header asks for; with its type."""
     encode, content_type = choose_encoder(accept)
     return encode(registry), content_type
+
+
+def register(collector: Collector) -> None:
+    """Add series that are collected when they are asked for."""
+    REGISTRY.register(collector)
 
 
 def count_tokens(model: str, prompt_tokens: int, generation_tokens: int) -> None:

@@ -16,6 +16,8 @@ from gemma_serve.gemma import embedded
 from gemma_serve.gemma.cache import cache_dir
 from gemma_serve.gemma.checkpoint import Checkpoint, check_servable, read_checkpoint
 from gemma_serve.profile.load import LoadedProfile
+from gemma_serve.triton.contracts import CONTRACTS
+from gemma_serve.triton.contracts.check import default_tensors
 
 # What `check` resolves for where no vLLM is installed: the version that is pinned.
 PINNED_VLLM = InstalledVllm("0.32.0", {"attention_config": {}, "attention_backend": {}})
@@ -87,6 +89,8 @@ def plan_serve(loaded: LoadedProfile, say: Callable[[str], None]) -> Plan:
 def _resolved(
     loaded: LoadedProfile, checkpoint: Checkpoint, platform: Platform, installed: InstalledVllm
 ) -> Plan:
+    triton = loaded.profile.triton
+    default_tensors(CONTRACTS[triton.contract], triton.default_inputs)
     available = None if platform.simulated else platforms.available_memory_bytes()
     resolved = resolve(
         loaded,

@@ -9,26 +9,34 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
 from gemma_serve import __version__
-from gemma_serve.api import anthropic, openai, operations
+from gemma_serve.api import anthropic, kserve_http, openai, operations
 from gemma_serve.api.auth import Authenticate
 from gemma_serve.api.errors import install_error_handlers
+from gemma_serve.api.kserve.service import KServe
 from gemma_serve.api.limits import LimitBody
 from gemma_serve.api.observe import Observe
 from gemma_serve.api.state import ServerState
 
+OPEN_PATHS = operations.OPEN_PATHS | kserve_http.OPEN_PATHS
 
-def build_app(state: ServerState, keys: Collection[bytes] = ()) -> ASGIApp:
+
+def build_app(
+    state: ServerState, keys: Collection[bytes] = (), kserve: KServe | None = None
+) -> ASGIApp:
     """
     The whole HTTP side, outermost first: observe, CORS, keys, body limit, routes.
 
     Args:
         state: The server's state, which the launcher goes on changing.
         keys: SHA-256 digests of the API keys; empty means that no key is asked for.
+        kserve: The v2 side, where another door shares it.
     """
     server = state.profile.server
-    app: ASGIApp = LimitBody(build_routes(state), state.profile.limits.max_body_bytes)
+    app: ASGIApp = LimitBody(
+        build_routes(state, kserve or KServe(state)), state.profile.limits.max_body_bytes
+    )
     if keys:
-        app = Authenticate(app, keys, operations.OPEN_PATHS)
+        app = Authenticate(app, keys, OPEN_PATHS)
     if server.cors_allow_origins:
         app = CORSMiddleware(
             app, server.cors_allow_origins, allow_methods=["*"], allow_headers=["*"]
@@ -36,7 +44,7 @@ def build_app(state: ServerState, keys: Collection[bytes] = ()) -> ASGIApp:
     return Observe(app, state)
 
 
-def build_routes(state: ServerState) -> FastAPI:
+def build_routes(state: ServerState, kserve: KServe) -> FastAPI:
     """The route table: what is not listed here does not exist."""
     server = state.profile.server
     app = FastAPI(
@@ -46,12 +54,12 @@ def build_routes(state: ServerState) -> FastAPI:
         redoc_url=None,
         openapi_url="/openapi.json" if server.docs else None,
     )
-    app.state.server = state
+    app.state.server, app.state.kserve = state, kserve
     app.include_router(openai.inference)
     app.include_router(openai.router)
     app.include_router(anthropic.inference)
+    app.include_router(kserve_http.router)
     app.include_router(operations.router)
-    if server.metrics_port is None:
-        app.include_router(operations.metrics_router)
+    app.include_router(operations.metrics_router)
     install_error_handlers(app)
     return app

@@ -1,4 +1,4 @@
-"""Errors in the shape of the API that was called: OpenAI's, or Anthropic's under /v1/messages."""
+"""Errors in the shape of the API that was called: OpenAI's, Anthropic's or KServe's, by path."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from gemma_serve.errors import (
 
 MAX_MESSAGE_CHARS = 1024
 ANTHROPIC_PREFIX = "/v1/messages"
+KSERVE_PREFIX = "/v2"
 ANTHROPIC_TYPES = {
     400: "invalid_request_error",
     401: "authentication_error",
@@ -44,10 +45,12 @@ def error_body(error: GemmaServeError, path: str) -> dict[str, Any]:
     """
     The JSON body of an error.
 
-    Source: https://platform.openai.com/docs/guides/error-codes and
-    https://docs.anthropic.com/en/api/errors
+    Source: https://platform.openai.com/docs/guides/error-codes,
+    https://docs.anthropic.com/en/api/errors and KServe's v2 protocol
     """
     message = error.message[:MAX_MESSAGE_CHARS]
+    if path == KSERVE_PREFIX or path.startswith(f"{KSERVE_PREFIX}/"):
+        return {"error": message}
     if path.startswith(ANTHROPIC_PREFIX):
         type_ = ANTHROPIC_TYPES.get(error.status, "api_error")
         return {"type": "error", "error": {"type": type_, "message": message}}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import BaseModel
@@ -39,8 +40,18 @@ def check_fields(template_variables: frozenset[str], request: BaseModel) -> None
             raise RequestError(
                 f"The field {name!r} is not allowed: {why}; leave it out.", param=name
             )
-    for name, value in (getattr(request, "chat_template_kwargs", None) or {}).items():
-        _check_variable(name, value, template_variables)
+    check_template_variables(template_variables, getattr(request, "chat_template_kwargs", None))
+
+
+def check_template_variables(allowed: frozenset[str], sent: Mapping[str, Any] | None) -> None:
+    """
+    Refuse variables of the chat template that no client may set.
+
+    Raises:
+        RequestError: the template takes no such variable, or its value could be text.
+    """
+    for name, value in (sent or {}).items():
+        _check_variable(name, value, allowed)
 
 
 def _check_variable(name: str, value: Any, allowed: frozenset[str]) -> None:

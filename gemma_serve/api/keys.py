@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import hmac
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from gemma_serve.errors import ProfileError
@@ -23,6 +24,13 @@ def read_keys(file: str | None, environ: Mapping[str, str]) -> frozenset[bytes]:
     if file is not None:
         keys += _keys_in_file(Path(file).expanduser())
     return frozenset(hashlib.sha256(key.encode()).digest() for key in keys if key)
+
+
+def is_known(key: str | bytes, keys: Collection[bytes]) -> bool:
+    """Whether a client's key is among the configured ones, given as SHA-256 digests."""
+    digest = hashlib.sha256(key.encode() if isinstance(key, str) else key).digest()
+    # Every configured key is compared, so that the time does not tell which one was close.
+    return bool(sum(hmac.compare_digest(digest, known) for known in keys))
 
 
 def _keys_in_file(path: Path) -> list[str]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import time
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -26,14 +28,23 @@ class Observe:
             await self.app(scope, receive, send)
             return
         exchange = Exchange(scope, receive, send)
-        self.state.open_requests += 1
-        metrics.OPEN_REQUESTS.set(self.state.open_requests)
         try:
-            await self.app(scope, exchange.receive, exchange.send)
+            with open_request(self.state):
+                await self.app(scope, exchange.receive, exchange.send)
         finally:
-            self.state.open_requests -= 1
-            metrics.OPEN_REQUESTS.set(self.state.open_requests)
             exchange.record()
+
+
+@contextmanager
+def open_request(state: ServerState) -> Iterator[None]:
+    """Count a request as open, of whatever protocol: the drain waits for it."""
+    state.open_requests += 1
+    metrics.OPEN_REQUESTS.set(state.open_requests)
+    try:
+        yield
+    finally:
+        state.open_requests -= 1
+        metrics.OPEN_REQUESTS.set(state.open_requests)
 
 
 class Exchange:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from gemma_serve import metrics
 from gemma_serve.chat.guard import Guard
-from gemma_serve.chat.media import ImageLoader, inline_images
+from gemma_serve.chat.media import ImageLoader, inline_images, load_images
 from gemma_serve.chat.messages import Abilities, helpful, normalise
 from gemma_serve.chat.size import text_chars, without_images
 from gemma_serve.errors import PayloadTooLargeError, RequestError
@@ -75,6 +75,16 @@ class PromptLayer:
             (inlined, normal.tools), spares_thoughts=abilities.strips_thoughts
         )
         return Prepared(guarded, guarded_tools, mark, normal.continue_final_message)
+
+    async def load_images(self, encoded: Sequence[str]) -> list[str]:
+        """
+        Images of a protocol without messages, in base64, as data: URLs of checked bytes.
+
+        Raises:
+            RequestError: an image that can't be served.
+        """
+        sources = [(f"data:image/*;base64,{text}", "image") for text in encoded]
+        return await load_images(sources, self.images, self.max_images)
 
     def token_ids(self, ids: list[int]) -> list[int]:
         """

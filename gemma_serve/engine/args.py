@@ -148,6 +148,14 @@ def _limits(context: Context) -> Derived:
             yield Setting(argument, value, origin, "more than this is 503, with Retry-After")
 
 
+def _priorities(context: Context) -> Derived:
+    """Whoever has Triton's clients may have Triton's priorities; for equal ones nothing changes."""
+    keys = ("triton", "server.grpc_port")
+    if any(context.origin(key) != DEFAULT for key in keys):
+        reason = "the priority of a Triton client's request decides when it runs"
+        yield Setting("scheduling_policy", "priority", DEFAULT, reason)
+
+
 _ENGINE: tuple[Callable[[Context], Derived], ...] = (
     _model,
     precision_args,
@@ -158,6 +166,7 @@ _ENGINE: tuple[Callable[[Context], Derived], ...] = (
     _speculative,
     _lora,
     _limits,
+    _priorities,
     generation_args,
     reasoning_args,
 )

@@ -108,6 +108,33 @@ class Images(Section):
     )
 
 
+class Triton(Section):
+    """
+    What clients of a Triton server find here: KServe v2 with Triton's extensions.
+
+    Over HTTP on `server.port` always; over gRPC on `server.grpc_port` where that is set.
+    """
+
+    contract: Literal["python-backend", "vllm-backend", "tensorrtllm"] = Field(
+        "python-backend",
+        description="Whose tensors the model takes and gives: a transformers python backend's, "
+        "Triton's vLLM backend's, or TensorRT-LLM's.",
+    )
+    model_version: Annotated[str, Field(pattern=r"^[1-9][0-9]{0,8}$")] = Field(
+        "1", description="The version under which clients know the model."
+    )
+    default_inputs: dict[str, bool | int | float | str] = Field(
+        default_factory=dict,
+        description="Values of optional inputs that a request leaves out, such as max_length.",
+    )
+    default_priority_level: PositiveInt = Field(
+        1, description="Triton's priority of a request that names none; lower goes first."
+    )
+    inference_trace: bool = Field(
+        False, description="Log one line a request: id, tokens and times, never its text."
+    )
+
+
 class Lora(Section):
     """LoRA adapters that are loaded at start; clients choose one by its name as `model`."""
 
@@ -128,6 +155,9 @@ class Server(Section):
 
     host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for every interface.")
     port: Port = Field(8000, description="TCP port; 0 takes a free one and prints it.")
+    grpc_port: Port | None = Field(
+        None, description="Serve KServe v2 over gRPC here; Triton's is 8001."
+    )
     metrics_port: Port | None = Field(
         None, description="Serve /metrics here, without keys, instead of on `port`."
     )
@@ -241,6 +271,7 @@ class Profile(Section):
     server: Server = Server()
     limits: Limits = Limits()
     slo: Slo = Slo()
+    triton: Triton = Triton()
     meta: Meta = Meta()
 
     engine: dict[str, Any] = Field(

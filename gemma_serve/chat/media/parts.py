@@ -9,7 +9,7 @@ that is not plain text is either written anew here or refused.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,21 +72,37 @@ async def inline_images(
     images = list(_images_in(messages))
     if not images:
         return messages
+    sources = [(image.url, image.param) for image in images]
+    return _replaced(messages, images, await load_images(sources, loader, max_images))
+
+
+async def load_images(
+    sources: Sequence[tuple[str, str]], loader: ImageLoader | None, max_images: int
+) -> list[str]:
+    """
+    Images of a request as data: URLs of checked bytes.
+
+    Args:
+        sources: The URL of each, and the parameter that an error names.
+
+    Raises:
+        RequestError: as `inline_images`.
+    """
     if loader is None:
         raise RequestError(
             "This server takes no images with this model; send text only, or use a multimodal "
             "Gemma without text_only.",
             code="images_not_supported",
-            param=images[0].param,
+            param=sources[0][1],
         )
-    if len(images) > max_images:
+    if len(sources) > max_images:
         raise RequestError(
-            f"The request has {len(images)} images; this server takes at most {max_images} "
+            f"The request has {len(sources)} images; this server takes at most {max_images} "
             "(images_per_prompt).",
             code="too_many_images",
-            param=images[max_images].param,
+            param=sources[max_images][1],
         )
-    return _replaced(messages, images, await _load_all(images, loader))
+    return await _load_all(sources, loader)
 
 
 def _images_in(messages: list[Message]) -> Iterator[_Image]:
@@ -147,9 +163,9 @@ def _param(message: int, part: int) -> str:
     return f"messages[{message}].content[{part}]"
 
 
-async def _load_all(images: list[_Image], loader: ImageLoader) -> list[str]:
+async def _load_all(sources: Sequence[tuple[str, str]], loader: ImageLoader) -> list[str]:
     """All at once; how many are worked on is the loader's to bound. One failure ends the rest."""
-    tasks = [asyncio.ensure_future(loader.load(image.url, param=image.param)) for image in images]
+    tasks = [asyncio.ensure_future(loader.load(url, param=param)) for url, param in sources]
     try:
         return await asyncio.gather(*tasks)
     finally:

@@ -11,6 +11,7 @@ from vllm.utils.gc_utils import freeze_gc_heap
 
 from gemma_serve.engine.vllm.engine import Engine, start, wire
 from gemma_serve.engine.vllm.errors import PARSE_ERRORS, refusal_in_event, translate
+from gemma_serve.engine.vllm.generate import SAMPLING, generate
 from gemma_serve.engine.vllm.protocol import (
     AnthropicCountTokensRequest,
     AnthropicMessagesRequest,
@@ -26,6 +27,7 @@ from gemma_serve.engine.vllm.render import RenderedPrompt, render_chat, renderer
 
 __all__ = [
     "PARSE_ERRORS",
+    "SAMPLING",
     "AnthropicCountTokensRequest",
     "AnthropicMessagesRequest",
     "ChatRequest",
@@ -36,6 +38,7 @@ __all__ = [
     "ResponsesRequest",
     "TokenizeRequest",
     "freeze_gc_heap",
+    "generate",
     "refusal_in_event",
     "render_chat",
     "renderer_without_engine",

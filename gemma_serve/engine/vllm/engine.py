@@ -40,6 +40,8 @@ class Engine:
         self.serving = State()
         # What a request may set in the chat template; `wire` finds out.
         self.template_variables: frozenset[str] = frozenset()
+        # What the checkpoint says of sampling, by transformers' names.
+        self.generation_config = client.vllm_config.model_config.try_get_generation_config()
 
     @property
     def prompts(self) -> PromptLayer:
@@ -62,6 +64,15 @@ class Engine:
         """The names that clients may use as `model`, adapters included."""
         models = self.serving.openai_serving_models
         return [path.name for path in models.base_model_paths] + list(models.lora_requests)
+
+    def adapter_names(self) -> list[str]:
+        """The names of the LoRA adapters that are loaded."""
+        return list(self.serving.openai_serving_models.lora_requests)
+
+    @property
+    def has_priorities(self) -> bool:
+        """Whether a request's priority decides when it runs."""
+        return bool(self.client.vllm_config.scheduler_config.policy == "priority")
 
     def check_model(self, name: str | None) -> None:
         """

@@ -1,0 +1,358 @@
+"""KServe v2 over gRPC with Triton's protobuf: what a Triton client finds on port 8001."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any, TypeVar
+
+import grpc
+from google.protobuf import json_format
+from google.protobuf.message import Message
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from tritonclient.grpc import service_pb2 as pb
+from tritonclient.grpc import service_pb2_grpc
+
+from gemma_serve.api.keys import is_known
+from gemma_serve.api.kserve import describe
+from gemma_serve.api.kserve.grpc_messages import read_request, write_response
+from gemma_serve.api.kserve.service import SAFE_ID, TRACE_HEADERS, InferRequest, KServe
+from gemma_serve.api.observe import open_request
+from gemma_serve.api.state import ServerState
+from gemma_serve.errors import AuthenticationError, GemmaServeError, InternalError
+from gemma_serve.profile.schema import Tls
+
+logger = logging.getLogger("gemma_serve.triton")
+Context = Any  # grpc.aio.ServicerContext, which has no types
+Made = TypeVar("Made", bound=Message)
+SERVICE = "inference.GRPCInferenceService"
+# These answer without a key: an orchestrator has none.
+OPEN_METHODS = frozenset(
+    {
+        f"/{SERVICE}/ServerLive",
+        f"/{SERVICE}/ServerReady",
+        "/grpc.health.v1.Health/Check",
+        "/grpc.health.v1.Health/Watch",
+    }
+)
+# Requests of one stream that run at once; the rest waits in the connection.
+MAX_STREAM_REQUESTS = 256
+HEALTH_POLL_S = 0.5
+MAX_MESSAGE_CHARS = 1024
+CODES = {
+    401: grpc.StatusCode.UNAUTHENTICATED,
+    404: grpc.StatusCode.NOT_FOUND,
+    503: grpc.StatusCode.UNAVAILABLE,
+    504: grpc.StatusCode.DEADLINE_EXCEEDED,
+}
+NOT_SERVED = (
+    "RepositoryModelLoad",
+    "RepositoryModelUnload",
+    "SystemSharedMemoryStatus",
+    "SystemSharedMemoryRegister",
+    "SystemSharedMemoryUnregister",
+    "CudaSharedMemoryStatus",
+    "CudaSharedMemoryRegister",
+    "CudaSharedMemoryUnregister",
+    "TraceSetting",
+    "LogSettings",
+)
+
+
+def code_of(error: GemmaServeError) -> grpc.StatusCode:
+    """The gRPC status of an error, by its HTTP status."""
+    if error.status in CODES:
+        return CODES[error.status]
+    is_clients = error.status < 500
+    return grpc.StatusCode.INVALID_ARGUMENT if is_clients else grpc.StatusCode.INTERNAL
+
+
+class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
+    """GRPCInferenceService on our v2 side; what is not served says why."""
+
+    def __init__(self, service: KServe) -> None:
+        self.service = service
+        self.state = service.state
+
+    # --- what there is
+
+    async def ServerLive(self, request: Any, context: Context) -> Any:  # noqa: N802, ARG002
+        """Whether this process can become or stay useful."""
+        return pb.ServerLiveResponse(live=self.state.alive)
+
+    async def ServerReady(self, request: Any, context: Context) -> Any:  # noqa: N802, ARG002
+        """Whether requests are taken."""
+        return pb.ServerReadyResponse(ready=self.state.ready)
+
+    async def ModelReady(self, request: Any, context: Context) -> Any:  # noqa: N802
+        """Whether the model takes requests."""
+        if not self.state.ready:
+            return pb.ModelReadyResponse(ready=False)
+
+        async def ready() -> Any:
+            self.service.check_model(request.name, request.version)
+            return pb.ModelReadyResponse(ready=True)
+
+        return await _answered(context, ready())
+
+    async def ServerMetadata(self, request: Any, context: Context) -> Any:  # noqa: N802, ARG002
+        """Name, version and extensions."""
+        return _message(describe.server_metadata(), pb.ServerMetadataResponse)
+
+    async def ModelMetadata(self, request: Any, context: Context) -> Any:  # noqa: N802
+        """The model's inputs and outputs."""
+
+        async def metadata() -> Any:
+            found = self.service.model_metadata(request.name, request.version)
+            return _message(found, pb.ModelMetadataResponse)
+
+        return await _answered(context, metadata())
+
+    async def ModelConfig(self, request: Any, context: Context) -> Any:  # noqa: N802
+        """The model configuration."""
+
+        async def config() -> Any:
+            found = self.service.model_config(request.name, request.version)
+            return _message({"config": found}, pb.ModelConfigResponse)
+
+        return await _answered(context, config())
+
+    async def ModelStatistics(self, request: Any, context: Context) -> Any:  # noqa: N802
+        """Counts and durations of one model, or of all."""
+
+        async def statistics() -> Any:
+            found = self.service.model_statistics(request.name, request.version)
+            return _message(found, pb.ModelStatisticsResponse)
+
+        return await _answered(context, statistics())
+
+    async def RepositoryIndex(self, request: Any, context: Context) -> Any:  # noqa: N802, ARG002
+        """What is served, or will be."""
+        models = self.service.repository_index(ready=request.ready)
+        return _message({"models": models}, pb.RepositoryIndexResponse)
+
+    # --- inference
+
+    async def ModelInfer(self, request: Any, context: Context) -> Any:  # noqa: N802
+        """The whole answer."""
+
+        async def infer() -> Any:
+            read = self._read(request, context, may_stream=False)
+            async with aclosing(self.service.infer(read)) as responses:
+                return write_response(await anext(responses))
+
+        with open_request(self.state):
+            return await _answered(context, infer())
+
+    async def ModelStreamInfer(  # noqa: N802
+        self, request_iterator: AsyncIterator[Any], context: Context
+    ) -> AsyncGenerator[Any, None]:
+        """Responses of many requests as they come; an error ends its request, not the stream."""
+        stream = _Stream(self, context)
+        with open_request(self.state):
+            async with aclosing(stream.responses(request_iterator)) as responses:
+                async for response in responses:
+                    yield response
+
+    def _read(self, request: Any, context: Context, *, may_stream: bool) -> InferRequest:
+        metadata = dict(context.invocation_metadata() or ())
+        id_ = str(metadata.get("x-request-id", ""))
+        return read_request(
+            request,
+            may_stream=may_stream,
+            timeout_s=context.time_remaining(),
+            request_id=id_ if SAFE_ID.fullmatch(id_) else "",
+            trace_headers={name: str(metadata[name]) for name in TRACE_HEADERS if name in metadata},
+        )
+
+
+def _refuse(method: str) -> Callable[..., Awaitable[Any]]:
+    async def refused(self: Servicer, request: Any, context: Context) -> Any:  # noqa: ARG001
+        await context.abort(
+            grpc.StatusCode.UNIMPLEMENTED,
+            f"{method} is not served: the profile says what is loaded and logged, and tensors "
+            "come in the request.",
+        )
+
+    return refused
+
+
+for _method in NOT_SERVED:
+    setattr(Servicer, _method, _refuse(_method))
+
+
+class _Stream:
+    """One ModelStreamInfer: many requests in, their responses out as they come."""
+
+    def __init__(self, servicer: Servicer, context: Context) -> None:
+        self.servicer, self.context = servicer, context
+        # Not bounded: a request's responses are, by its tokens.
+        self.ready: asyncio.Queue[Any] = asyncio.Queue()
+        self.free = asyncio.Semaphore(MAX_STREAM_REQUESTS)
+
+    async def responses(self, requests: AsyncIterator[Any]) -> AsyncGenerator[Any, None]:
+        """Every response, until the client has said all and everything is answered."""
+        reading = asyncio.create_task(self._read_all(requests))
+        reading.add_done_callback(lambda _: self.ready.put_nowait(None))
+        try:
+            while (response := await self.ready.get()) is not None:
+                yield response
+            await reading
+        finally:
+            reading.cancel()
+            # Its end is awaited, so that every request below has left the engine.
+            await asyncio.gather(reading, return_exceptions=True)
+
+    async def _read_all(self, requests: AsyncIterator[Any]) -> None:
+        async with asyncio.TaskGroup() as group:
+            async for request in requests:
+                await self.free.acquire()
+                group.create_task(self._answer(request))
+
+    async def _answer(self, request: Any) -> None:
+        try:
+            read = self.servicer._read(request, self.context, may_stream=True)
+            async with aclosing(self.servicer.service.infer(read)) as responses:
+                async for response in responses:
+                    said = pb.ModelStreamInferResponse(infer_response=write_response(response))
+                    self.ready.put_nowait(said)
+        except GemmaServeError as error:
+            self._refuse(request, error)
+        except Exception:
+            logger.exception("A streamed request failed.")
+            self._refuse(request, InternalError("The server failed on this request."))
+        finally:
+            self.free.release()
+
+    def _refuse(self, request: Any, error: GemmaServeError) -> None:
+        whose = pb.ModelInferResponse(model_name=request.model_name, id=request.id)
+        message = error.message[:MAX_MESSAGE_CHARS]
+        self.ready.put_nowait(
+            pb.ModelStreamInferResponse(error_message=message, infer_response=whose)
+        )
+
+
+async def _answered(context: Context, work: Awaitable[Any]) -> Any:
+    """Await the work; an error of ours becomes the call's status."""
+    try:
+        return await work
+    except GemmaServeError as error:
+        await context.abort(code_of(error), error.message[:MAX_MESSAGE_CHARS])
+
+
+def _message(value: dict[str, Any], kind: type[Made]) -> Made:
+    made: Made = json_format.ParseDict(value, kind())
+    return made
+
+
+class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
+    """grpc.health.v1: of the server, and of the inference service by name."""
+
+    def __init__(self, state: ServerState) -> None:
+        self.state = state
+
+    async def Check(self, request: Any, context: Context) -> Any:  # noqa: N802
+        """Whether requests are taken now."""
+        if request.service not in ("", SERVICE):
+            await context.abort(grpc.StatusCode.NOT_FOUND, f"There is no service but {SERVICE}.")
+        return self._status()
+
+    async def Watch(  # noqa: N802
+        self, request: Any, context: Context
+    ) -> AsyncGenerator[Any, None]:
+        """The same, again whenever it changes."""
+        if request.service not in ("", SERVICE):
+            unknown = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
+            yield health_pb2.HealthCheckResponse(status=unknown)
+            return
+        said = None
+        while not context.cancelled():
+            status = self._status()
+            if status != said:
+                yield status
+                said = status
+            await asyncio.sleep(HEALTH_POLL_S)
+
+    def _status(self) -> Any:
+        kinds = health_pb2.HealthCheckResponse
+        return kinds(status=kinds.SERVING if self.state.ready else kinds.NOT_SERVING)
+
+
+class Authenticate(grpc.aio.ServerInterceptor):  # type: ignore[misc]
+    """No answer without a key, except on the open methods."""
+
+    def __init__(self, keys: Collection[bytes]) -> None:
+        self.keys = keys
+
+    async def intercept_service(self, continuation: Any, details: Any) -> Any:
+        """Pass the call on, or refuse it."""
+        handler = await continuation(details)
+        if details.method in OPEN_METHODS or self._knows(details.invocation_metadata):
+            return handler
+        error = AuthenticationError(
+            "No API key that is known was sent; send one as metadata 'authorization: Bearer KEY'."
+        )
+
+        async def refused(_request: Any, context: Context) -> Any:
+            await context.abort(code_of(error), error.message)
+
+        if handler is not None and handler.request_streaming:
+            return grpc.stream_stream_rpc_method_handler(refused)
+        return grpc.unary_unary_rpc_method_handler(refused)
+
+    def _knows(self, metadata: Any) -> bool:
+        for name, value in metadata or ():
+            scheme, _, token = str(value).partition(" ")
+            if name == "authorization" and scheme.lower() == "bearer" and token.strip():
+                return is_known(token.strip(), self.keys)
+            if name == "x-api-key":
+                return is_known(str(value).strip(), self.keys)
+        return False
+
+
+class GrpcServer:
+    """The gRPC port, from its opening to its end."""
+
+    def __init__(self, service: KServe, keys: Collection[bytes]) -> None:
+        settings = service.state.profile.server
+        max_bytes = service.state.profile.limits.max_body_bytes
+        self.settings = settings
+        self._server = grpc.aio.server(
+            interceptors=[Authenticate(keys)] if keys else [],
+            options=[
+                # Another program on this port would share its requests without a word.
+                ("grpc.so_reuseport", 0),
+                ("grpc.max_receive_message_length", max_bytes),
+                ("grpc.max_send_message_length", -1),
+            ],
+        )
+        service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(Servicer(service), self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(Health(service.state), self._server)
+
+    async def start(self, port: int) -> int:
+        """
+        Accept calls from now on.
+
+        Returns:
+            The port; another than was asked for if that was 0.
+        """
+        host = self.settings.host
+        address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        if self.settings.tls:
+            bound = self._server.add_secure_port(address, _credentials(self.settings.tls))
+        else:
+            bound = self._server.add_insecure_port(address)
+        await self._server.start()
+        return int(bound)
+
+    async def stop(self) -> None:
+        """Close the port; what is still being answered is cut off."""
+        await self._server.stop(grace=1)
+
+
+def _credentials(tls: Tls) -> grpc.ServerCredentials:
+    key, chain = Path(tls.keyfile).read_bytes(), Path(tls.certfile).read_bytes()
+    return grpc.ssl_server_credentials([(key, chain)])

@@ -1,0 +1,237 @@
+"""
+From a prompt to the engine's own outputs, for protocols that vLLM has no serving object for.
+
+The prompt goes through vLLM's renderer, and so through ours; sampling goes through the request
+models of the completions and chat APIs, so that one set of checks holds for every protocol.
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import io
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any
+
+import PIL.Image
+from vllm import SamplingParams
+from vllm.entrypoints.serve.engine.protocol import ErrorResponse
+from vllm.entrypoints.serve.utils.api_utils import get_max_tokens
+
+from gemma_serve.engine.pieces import Ask, ChatPrompt, Part, Piece, TextPrompt, Times
+from gemma_serve.engine.vllm.errors import refusal, translate
+from gemma_serve.engine.vllm.protocol import ChatRequest, CompletionRequest
+from gemma_serve.errors import RequestError, UnavailableError
+
+if TYPE_CHECKING:
+    from gemma_serve.engine.vllm.engine import Engine
+
+# What a client may set of a completion; the rest is ours, or would get around the prompt layer.
+SAMPLING = frozenset(
+    {
+        "allowed_token_ids",
+        "bad_words",
+        "frequency_penalty",
+        "ignore_eos",
+        "include_stop_str_in_output",
+        "logit_bias",
+        "logprobs",
+        "max_tokens",
+        "min_p",
+        "min_tokens",
+        "n",
+        "presence_penalty",
+        "repetition_penalty",
+        "response_format",
+        "seed",
+        "skip_special_tokens",
+        "spaces_between_special_tokens",
+        "stop",
+        "stop_token_ids",
+        "structured_outputs",
+        "temperature",
+        "top_k",
+        "top_p",
+        "truncate_prompt_tokens",
+    }
+)
+
+
+async def generate(engine: Engine, ask: Ask) -> AsyncGenerator[Piece, None]:
+    """
+    Generate, piece by piece when streaming, else in one.
+
+    Raises:
+        GemmaServeError: the request was refused or failed, perhaps after the first pieces.
+    """
+    try:
+        request = _request(ask)
+        engine.check_model(ask.model)
+        if isinstance(ask.prompt, ChatPrompt) and ask.prompt.is_parsed:
+            yield await _parsed(engine, request)
+            return
+        engine_input = await _rendered(engine, ask, request)
+        async with aclosing(_outputs(engine, ask, request, engine_input)) as pieces:
+            async for piece in pieces:
+                yield piece
+    except Exception as error:
+        raise translate(error) from error
+
+
+def _request(ask: Ask) -> CompletionRequest | ChatRequest:
+    unknown = sorted(ask.sampling.keys() - SAMPLING)
+    if unknown:
+        raise RequestError(
+            f"The sampling parameter {unknown[0][:60]!r} is not known; use "
+            f"{', '.join(sorted(SAMPLING))}.",
+            param=unknown[0][:60],
+        )
+    shared = {**ask.sampling, "model": ask.model, "stream": ask.stream, "priority": ask.priority}
+    prompt = ask.prompt
+    if isinstance(prompt, TextPrompt):
+        completion: CompletionRequest = CompletionRequest.model_validate(
+            {**shared, "prompt": prompt.text}
+        )
+        return completion
+    if (logprobs := shared.pop("logprobs", None)) is not None:
+        shared |= {"logprobs": True, "top_logprobs": logprobs}
+    shared |= {"messages": prompt.messages, "request_id": ask.request_id}
+    for name, value in (
+        ("tools", prompt.tools),
+        ("tool_choice", prompt.tool_choice),
+        ("chat_template_kwargs", prompt.template_kwargs),
+    ):
+        if value is not None:
+            shared[name] = value
+    if prompt.is_parsed:
+        shared["stream"] = False  # a call is known when it is complete
+    chat: ChatRequest = ChatRequest.model_validate(shared)
+    return chat
+
+
+async def _parsed(engine: Engine, request: CompletionRequest | ChatRequest) -> Piece:
+    """Tool calls and thinking are for vLLM's chat to take apart."""
+    chat = engine.serving.openai_serving_chat
+    response = await engine.answer(chat.create_chat_completion(request, None))
+    return Piece(
+        parts=tuple(
+            Part(
+                choice.message.content or "",
+                # Of several answers, the usage has only the sum.
+                response.usage.completion_tokens // len(response.choices),
+                choice.finish_reason,
+                tool_calls=[call.model_dump() for call in choice.message.tool_calls] or None,
+            )
+            for choice in response.choices
+        ),
+        prompt="",
+        num_prompt_tokens=response.usage.prompt_tokens,
+        finished=True,
+    )
+
+
+async def _rendered(engine: Engine, ask: Ask, request: CompletionRequest | ChatRequest) -> Any:
+    """The prompt as the engine takes it."""
+    online = engine.serving.online_renderer
+    prompt = ask.prompt
+    if isinstance(prompt, ChatPrompt):
+        result = await online.render_chat(request)
+        inputs = result if isinstance(result, ErrorResponse) else result[1]
+    elif prompt.images:
+        media = await _media(engine, prompt)
+        text = {"prompt": prompt.text, "multi_modal_data": media}
+        inputs = await online.preprocess_cmpl(request, [text])
+    else:
+        inputs = await online.render_completion(request)
+    if isinstance(inputs, ErrorResponse):
+        raise refusal(inputs)
+    return inputs[0]
+
+
+async def _media(engine: Engine, prompt: TextPrompt) -> dict[str, list[PIL.Image.Image]]:
+    urls = await engine.prompts.load_images(prompt.images)
+    # Our own BMP of checked pixels, whatever the client has sent.
+    return {"image": [PIL.Image.open(io.BytesIO(_bytes(url))) for url in urls]}
+
+
+def _bytes(data_url: str) -> bytes:
+    return base64.b64decode(data_url.partition(",")[2])
+
+
+# --- the engine
+
+
+async def _outputs(
+    engine: Engine, ask: Ask, request: CompletionRequest | ChatRequest, engine_input: Any
+) -> AsyncGenerator[Piece, None]:
+    num_prompt_tokens = len(engine_input["prompt_token_ids"])
+    params = _sampling_params(engine, ask, request, num_prompt_tokens)
+    prompt = str(engine_input.get("prompt") or "")
+    lora = engine.serving.openai_serving_models.lora_requests.get(ask.model)
+    outputs = engine.client.generate(
+        engine_input,
+        params,
+        ask.request_id,
+        lora_request=lora,
+        trace_headers=ask.trace_headers or None,
+        priority=ask.priority,
+    )
+    async with aclosing(outputs):
+        async for output in outputs:
+            yield Piece(
+                parts=tuple(_part(part) for part in output.outputs),
+                prompt=prompt,
+                num_prompt_tokens=num_prompt_tokens,
+                finished=output.finished,
+                times=_times(output.metrics) if output.finished else None,
+            )
+
+
+def _sampling_params(
+    engine: Engine, ask: Ask, request: CompletionRequest | ChatRequest, num_prompt_tokens: int
+) -> SamplingParams:
+    wanted = request.max_tokens
+    if ask.max_total_tokens is not None:
+        wanted = _room(ask.max_total_tokens, num_prompt_tokens)
+    at_most = engine.serving.openai_serving_completion.override_max_tokens
+    max_tokens = get_max_tokens(engine.max_model_len, wanted, num_prompt_tokens, {}, at_most)
+    return request.to_sampling_params(max_tokens, {})
+
+
+def _room(max_length: int, num_prompt_tokens: int) -> int:
+    """What `max_length`, which counts the prompt too, leaves for the answer."""
+    if num_prompt_tokens >= max_length:
+        raise RequestError(
+            f"The prompt has {num_prompt_tokens} tokens and max_length {max_length} counts prompt "
+            "and answer; send a larger max_length, or max_new_tokens.",
+            param="max_length",
+        )
+    return max_length - num_prompt_tokens
+
+
+def _part(output: Any) -> Part:
+    if output.finish_reason == "abort":
+        raise UnavailableError(
+            "The engine gave the request up; retry on another instance.", code="aborted"
+        )
+    return Part(
+        output.text,
+        len(output.token_ids),
+        output.finish_reason,
+        output.cumulative_logprob,
+        None if output.logprobs is None else [_logprobs(at) for at in output.logprobs],
+    )
+
+
+def _logprobs(position: Mapping[int, Any]) -> dict[str, Any]:
+    return {str(token_id): dataclasses.asdict(one) for token_id, one in position.items()}
+
+
+def _times(stats: Any) -> Times | None:
+    if stats is None:
+        return None
+    return Times(
+        max(stats.scheduled_ts - stats.queued_ts, 0.0),
+        max(stats.last_token_ts - stats.scheduled_ts, 0.0),
+    )

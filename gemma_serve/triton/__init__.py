@@ -1,0 +1,1 @@
+"""What Triton means: tensors, the contracts of its backends, model repositories."""
