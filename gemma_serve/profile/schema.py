@@ -159,7 +159,7 @@ class Server(Section):
         None, description="Serve KServe v2 over gRPC here; Triton's is 8001."
     )
     metrics_port: Port | None = Field(
-        None, description="Serve /metrics here, without keys, instead of on `port`."
+        None, description="Serve /metrics here too, without keys; Triton's is 8002."
     )
     api_keys_file: str | None = Field(
         None,

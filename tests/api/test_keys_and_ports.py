@@ -26,7 +26,7 @@ def free_port() -> int:
 def test_keys_metrics_port_and_cors(
     tiny_profile: Path, serve_profile: ServeProfile, tmp_path: Path
 ) -> None:
-    """Clients with a key are served; metrics need none on their port; one origin may call."""
+    """Clients with a key are served; metrics need none on a port of their own; one origin may."""
     keys, metrics_port = tmp_path / "keys", free_port()
     keys.write_text(f"{KEY}\n")
     overrides = [
@@ -45,7 +45,9 @@ def test_keys_metrics_port_and_cors(
 
         assert httpx.get(f"{server.base_url}/readyz").status_code == 200
         headers = {"x-api-key": KEY}
-        for path in ("/metrics", "/docs", "/openapi.json"):
+        assert httpx.get(f"{server.base_url}/metrics").status_code == 401
+        assert httpx.get(f"{server.base_url}/metrics", headers=headers).status_code == 200
+        for path in ("/docs", "/openapi.json"):
             assert httpx.get(f"{server.base_url}{path}", headers=headers).status_code == 404
         metrics = httpx.get(f"http://127.0.0.1:{metrics_port}/metrics").text
         assert 'gemma_serve_generation_tokens_total{model="tiny"}' in metrics
