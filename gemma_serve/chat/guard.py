@@ -53,7 +53,9 @@ class Guard:
         self._media_ids = frozenset(tokens.media.values())
         self._media_names = tuple(tokens.media)
         self._control = Finder({*tokens.ids, *missing})
-        self._not_raw = Finder({*tokens.media, *missing, *([tokens.bos] if tokens.bos else [])})
+        not_raw = {*missing, *([tokens.bos] if tokens.bos else [])}
+        self._not_raw = Finder({*not_raw, *tokens.media})
+        self._not_raw_with_images = Finder(not_raw - tokens.media.keys())
         self._spared = re.compile(f"({'|'.join(map(re.escape, sorted(spared))) or '(?!)'})")
         self._separators = {
             name: id_ for name, id_ in tokens.ids.items() if name in ("<pad>", "<unk>")
@@ -89,17 +91,22 @@ class Guard:
         mark = _unused_mark(texts)
         return self._marked(value, mark, in_message=not spares_thoughts), mark
 
-    def protect_raw(self, text: str) -> tuple[str, str | None]:
+    def protect_raw(self, text: str, *, has_images: bool = False) -> tuple[str, str | None]:
         """
-        Mark what no text of the completions API may hold: media, and BOS but at the start.
+        Mark what no raw text may hold: media, and BOS but at the start.
 
         Other control tokens stay: there the client writes the turns.
+
+        Args:
+            has_images: Images come with the text, which says where they stand; that there are as
+                many places as images, `num_media` is asked later.
 
         Raises:
             RequestError: every character that could be the mark is taken.
         """
         start = self._bos_end(text)
-        starts = [at for at in self._not_raw.starts(text) if at >= start]
+        finder = self._not_raw_with_images if has_images else self._not_raw
+        starts = [at for at in finder.starts(text) if at >= start]
         if not starts:
             return text, None
         mark = _unused_mark([text])

@@ -96,9 +96,9 @@ class PromptLayer:
         self.guard.check_ids(ids, param="prompt")
         return self.guard.one_bos(ids)
 
-    def raw_text(self, text: str) -> tuple[str, str | None]:
+    def raw_text(self, text: str, *, has_images: bool = False) -> tuple[str, str | None]:
         """Text of the completions API, with the control tokens broken that can't stand in it."""
-        return self.guard.protect_raw(text)
+        return self.guard.protect_raw(text, has_images=has_images)
 
     def check_chars(self, chars: int, *, param: str) -> None:
         """

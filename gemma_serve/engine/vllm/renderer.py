@@ -152,7 +152,8 @@ class GemmaRenderer(HfRenderer):  # type: ignore[misc]  # vllm is not typed for 
         if "prompt_token_ids" in prompt:
             ids = self.prompts.token_ids(prompt["prompt_token_ids"])
             return {**prompt, "prompt_token_ids": ids}
-        text, mark = self.prompts.raw_text(prompt["prompt"])
+        has_images = bool(prompt.get("multi_modal_data"))
+        text, mark = self.prompts.raw_text(prompt["prompt"], has_images=has_images)
         return {**prompt, "prompt": text, MARK: mark, WHOLE: whole}
 
     def _tokenize_prompt(self, prompt: Any, params: TokenizeParams) -> Any:  # noqa: ARG002
