@@ -72,8 +72,12 @@ def engine_slot() -> Iterator[contextlib.ExitStack]:
 def tiny_server(
     tiny_profile: Path, engine_slot: contextlib.ExitStack, tmp_path_factory: pytest.TempPathFactory
 ) -> Server:
-    """The shared server of the tiny model; tools by the pythonic parser."""
-    overrides = ["chat.tool_call_parser=pythonic", "limits.max_body_bytes=1000000"]
+    """The shared server of the tiny model; tools by the pythonic parser, gRPC on a free port."""
+    overrides = [
+        "chat.tool_call_parser=pythonic",
+        "limits.max_body_bytes=1000000",
+        "server.grpc_port=0",
+    ]
     log = tmp_path_factory.mktemp("log") / "tiny.log"
     engine_slot.close()
     return engine_slot.enter_context(serving(tiny_profile, overrides, log, dict(os.environ)))

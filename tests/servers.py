@@ -18,6 +18,7 @@ import psutil
 START_S = 300
 STOP_S = 60
 READY_LINE = re.compile(r"Serving .* at (https?://\S+) ")
+GRPC_LINE = re.compile(r"gRPC \(KServe v2\) at (\S+)")
 
 
 @dataclass
@@ -27,6 +28,7 @@ class Server:
     process: subprocess.Popen[bytes]
     log: Path
     base_url: str = ""
+    grpc_address: str = ""  # HOST:PORT, where the profile has server.grpc_port
     headers: dict[str, str] = field(default_factory=dict)
 
     def output(self) -> str:
@@ -64,6 +66,8 @@ def start(
     server = Server(process, log)
     try:
         server.base_url = _wait_until_ready(server)
+        if found := GRPC_LINE.search(server.output()):
+            server.grpc_address = found[1]
     except BaseException:
         end(server)
         raise
