@@ -89,10 +89,9 @@ def check_datatype(name: str, datatype: Any) -> str:
         RequestError: it is none of the protocol's that can be read.
     """
     if datatype not in DATATYPES:
+        what = f"the datatype {datatype[:40]!r}" if isinstance(datatype, str) else "no datatype"
         raise RequestError(
-            f"Input {name!r} has the datatype {str(datatype)[:40]!r}; use one of "
-            f"{', '.join(DATATYPES)}.",
-            param=name,
+            f"Input {name!r} has {what}; use one of {', '.join(DATATYPES)}.", param=name
         )
     return str(datatype)
 
@@ -151,8 +150,10 @@ def _json_value(name: str, datatype: str, value: Any) -> Any:
     if datatype in INTEGERS and is_number and isinstance(value, int):
         return _in_range(name, datatype, value)
     if datatype.startswith("FP") and is_number:
-        return _in_range(name, datatype, float(value) if abs(value) < 1e300 else math.inf)
-    shown = repr(value)[:40] if not isinstance(value, str) else "a string"
+        return _in_range(name, datatype, value)
+    # Never a text: it may be a prompt in the wrong place.
+    kinds = {str: "a string", dict: "an object"}
+    shown = kinds.get(type(value)) or repr(value)[:40]
     raise RequestError(f"Input {name!r} is {datatype} and was sent {shown}.", param=name)
 
 
