@@ -19,10 +19,16 @@ from tritonclient.grpc import service_pb2_grpc
 from gemma_serve.api.keys import is_known
 from gemma_serve.api.kserve import describe
 from gemma_serve.api.kserve.grpc_messages import read_request, write_response
+from gemma_serve.api.kserve.grpc_unreadable import UNREADABLE, RefuseUnreadable
 from gemma_serve.api.kserve.service import SAFE_ID, TRACE_HEADERS, InferRequest, KServe
 from gemma_serve.api.observe import open_request
 from gemma_serve.api.state import ServerState
-from gemma_serve.errors import AuthenticationError, GemmaServeError, InternalError
+from gemma_serve.errors import (
+    AuthenticationError,
+    GemmaServeError,
+    InternalError,
+    RequestError,
+)
 from gemma_serve.profile.schema import Tls
 
 logger = logging.getLogger("gemma_serve.triton")
@@ -209,6 +215,9 @@ class _Stream:
     async def _read_all(self, requests: AsyncIterator[Any]) -> None:
         async with asyncio.TaskGroup() as group:
             async for request in requests:
+                if request is None:
+                    self._refuse(pb.ModelInferRequest(), RequestError(UNREADABLE))
+                    continue
                 await self.free.acquire()
                 group.create_task(self._answer(request))
 
@@ -321,7 +330,8 @@ class GrpcServer:
         max_bytes = service.state.profile.limits.max_body_bytes
         self.settings = settings
         self._server = grpc.aio.server(
-            interceptors=[Authenticate(keys)] if keys else [],
+            # Keys first: nothing is read for who has none.
+            interceptors=[*([Authenticate(keys)] if keys else []), RefuseUnreadable()],
             options=[
                 # Another program on this port would share its requests without a word.
                 ("grpc.so_reuseport", 0),

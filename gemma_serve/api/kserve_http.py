@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request
+from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.types import Send
 
@@ -61,10 +62,14 @@ async def read_body(request: Request) -> bytes:
 
     Raises:
         MediaTypeError: another compression than gzip and deflate.
-        RequestError: the data is damaged.
+        RequestError: the data is damaged, or the client left before it was whole.
         PayloadTooLargeError: it is larger than `limits.max_body_bytes`.
     """
-    body = await request.body()
+    try:
+        body = await request.body()
+    except ClientDisconnect:
+        # Nobody reads this, and an exception that no route knows would leave a stack in the log.
+        raise RequestError("The client left before its body was whole.") from None
     encoding = request.headers.get("content-encoding", "identity").strip().lower()
     if encoding in ("", "identity"):
         return body

@@ -152,7 +152,7 @@ def _json_value(name: str, datatype: str, value: Any) -> Any:
     if datatype.startswith("FP") and is_number:
         return _in_range(name, datatype, value)
     # Never a text: it may be a prompt in the wrong place.
-    kinds = {str: "a string", dict: "an object"}
+    kinds: dict[type, str] = {str: "a string", dict: "an object"}
     shown = kinds.get(type(value)) or repr(value)[:40]
     raise RequestError(f"Input {name!r} is {datatype} and was sent {shown}.", param=name)
 

@@ -104,6 +104,12 @@ def _from_contents(name: str, datatype: str, shape: list[int], contents: Any) ->
         raise RequestError(
             f"Input {name!r} is {datatype}, which only raw_input_contents can hold.", param=name
         )
+    if others := {field.name for field, _ in contents.ListFields()} - {CONTENTS[datatype]}:
+        raise RequestError(
+            f"Input {name!r} is {datatype} and has {', '.join(sorted(others))}; send "
+            f"{CONTENTS[datatype]} alone.",
+            param=name,
+        )
     values = list(getattr(contents, CONTENTS[datatype]))
     if datatype != "BYTES":
         return from_json(name, datatype, shape, values)

@@ -139,8 +139,9 @@ def _tensors(inputs: list[JsonObject], rest: memoryview) -> Iterator[Tensor]:
             continue
         is_size = isinstance(size, int) and not isinstance(size, bool)
         if not is_size or not 0 <= size <= len(rest) - start:
+            shown = str(size)[:40] if is_size else "that is no integer"
             raise RequestError(
-                f"Input {name!r} says binary_data_size {str(size)[:40]} and {len(rest) - start} "
+                f"Input {name!r} says binary_data_size {shown} and {len(rest) - start} "
                 "bytes are left of the body; send as many as it says.",
                 param=name,
             )
@@ -220,12 +221,19 @@ def _parse(body: bytes) -> JsonObject:
     except RecursionError:
         raise RequestError("The body is nested too deep; send flat JSON.") from None
     except ValueError as error:
-        # UnicodeDecodeError would quote the body.
-        reason = error.msg if isinstance(error, json.JSONDecodeError) else "it is not UTF-8"
-        raise RequestError(f"The body is not JSON: {reason}; send one JSON object.") from None
+        raise RequestError(
+            f"The body is not JSON: {_reason(error)}; send one JSON object."
+        ) from None
     if not isinstance(sent, dict):
         raise RequestError("The body is not a JSON object; send one with inputs.")
     return sent
+
+
+def _reason(error: ValueError) -> str:
+    if isinstance(error, json.JSONDecodeError):
+        return error.msg
+    # UnicodeDecodeError would quote the body; Python reads no integer of thousands of digits.
+    return "it is not UTF-8" if isinstance(error, UnicodeError) else "a number is too long"
 
 
 def _object(sent: JsonObject, key: str) -> JsonObject:

@@ -252,7 +252,8 @@ class _Run:
 
     def _priority(self) -> int:
         """Triton's priority as vLLM's; 0 and none are the default level."""
-        level = self.request.parameters.get("priority") or 0
+        sent = self.request.parameters.get("priority")
+        level = 0 if sent is None else sent
         default = self.service.settings.default_priority_level
         if not isinstance(level, int) or isinstance(level, bool) or not 0 <= level < 2**31:
             raise RequestError(

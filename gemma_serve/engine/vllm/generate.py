@@ -15,6 +15,7 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 import PIL.Image
+from pydantic import ValidationError
 from vllm import SamplingParams
 from vllm.entrypoints.serve.engine.protocol import ErrorResponse
 from vllm.entrypoints.serve.utils.api_utils import get_max_tokens
@@ -66,7 +67,7 @@ async def generate(engine: Engine, ask: Ask) -> AsyncGenerator[Piece, None]:
         GemmaServeError: the request was refused or failed, perhaps after the first pieces.
     """
     try:
-        request = _request(ask)
+        request = _request(engine, ask)
         engine.check_model(ask.model)
         if isinstance(ask.prompt, ChatPrompt) and ask.prompt.is_parsed:
             yield await _parsed(engine, request)
@@ -75,11 +76,24 @@ async def generate(engine: Engine, ask: Ask) -> AsyncGenerator[Piece, None]:
         async with aclosing(_outputs(engine, ask, request, engine_input)) as pieces:
             async for piece in pieces:
                 yield piece
+    except ValidationError as error:
+        raise _invalid(error) from None
     except Exception as error:
         raise translate(error) from error
 
 
-def _request(ask: Ask) -> CompletionRequest | ChatRequest:
+def _invalid(error: ValidationError) -> RequestError:
+    """The first mistake in one sentence, which does not repeat what was sent as pydantic's does."""
+    mistakes = error.errors(include_url=False, include_context=False, include_input=False)
+    # What another branch of a union would have needed is no mistake of the client's.
+    first = next((one for one in mistakes if one["type"] != "missing"), mistakes[0])
+    fields = [str(part) for part in first["loc"] if "[" not in str(part)]
+    problem = first["msg"].removeprefix("Value error, ").rstrip(".")
+    param = ".".join(fields) or None
+    return RequestError(f"{param or 'The request'!r}: {problem}.", param=param)
+
+
+def _request(engine: Engine, ask: Ask) -> CompletionRequest | ChatRequest:
     unknown = sorted(ask.sampling.keys() - SAMPLING)
     if unknown:
         raise RequestError(
@@ -90,8 +104,10 @@ def _request(ask: Ask) -> CompletionRequest | ChatRequest:
     shared = {**ask.sampling, "model": ask.model, "stream": ask.stream, "priority": ask.priority}
     prompt = ask.prompt
     if isinstance(prompt, TextPrompt):
+        # No text at all is a lone BOS, as for every tokenizer; vLLM's request takes no empty text.
+        text_or_ids = prompt.text or engine.prompts.guard.one_bos([])
         completion: CompletionRequest = CompletionRequest.model_validate(
-            {**shared, "prompt": prompt.text}
+            {**shared, "prompt": text_or_ids}
         )
         return completion
     if (logprobs := shared.pop("logprobs", None)) is not None:
