@@ -33,6 +33,11 @@ CLIENT_DISCONNECTS = Counter(
     "Requests whose client left before the answer was complete, by route template.",
     ["route"],
 )
+GRPC_REQUESTS = Counter(
+    "gemma_serve_grpc_requests_total",
+    "KServe v2 inferences over gRPC, by method and status.",
+    ["method", "status"],
+)
 TEMPLATE_RENDER = Histogram(
     "gemma_serve_chat_template_render_seconds",
     "Seconds to turn one chat into the prompt, before tokenising.",

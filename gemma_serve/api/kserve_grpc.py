@@ -4,8 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection
-from contextlib import aclosing
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Collection,
+    Iterator,
+)
+from contextlib import aclosing, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,6 +23,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc import service_pb2_grpc
 
+from gemma_serve import metrics
 from gemma_serve.api.keys import is_known
 from gemma_serve.api.kserve import describe
 from gemma_serve.api.kserve.grpc_messages import read_request, write_response
@@ -146,22 +154,40 @@ class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[m
         """The whole answer."""
 
         async def infer() -> Any:
-            read = self._read(request, context, may_stream=False)
-            async with aclosing(self.service.infer(read)) as responses:
-                return write_response(await anext(responses))
+            with self.counted("ModelInfer"):
+                read = self._read(request, context, may_stream=False)
+                async with aclosing(self.service.infer(read)) as responses:
+                    return write_response(await anext(responses))
 
-        with open_request(self.state):
-            return await _answered(context, infer())
+        return await _answered(context, infer())
 
     async def ModelStreamInfer(  # noqa: N802
         self, request_iterator: AsyncIterator[Any], context: Context
     ) -> AsyncGenerator[Any, None]:
         """Responses of many requests as they come; an error ends its request, not the stream."""
         stream = _Stream(self, context)
-        with open_request(self.state):
-            async with aclosing(stream.responses(request_iterator)) as responses:
-                async for response in responses:
-                    yield response
+        async with aclosing(stream.responses(request_iterator)) as responses:
+            async for response in responses:
+                yield response
+
+    @contextmanager
+    def counted(self, method: str) -> Iterator[None]:
+        """Count an inference as open, which the drain waits for, and then by its status."""
+        code = "OK"
+        try:
+            with open_request(self.state):
+                yield
+        except GemmaServeError as error:
+            code = code_of(error).name
+            raise
+        except asyncio.CancelledError:
+            code = "CANCELLED"
+            raise
+        except Exception:
+            code = "INTERNAL"
+            raise
+        finally:
+            metrics.GRPC_REQUESTS.labels(method, code).inc()
 
     def _read(self, request: Any, context: Context, *, may_stream: bool) -> InferRequest:
         metadata = dict(context.invocation_metadata() or ())
@@ -223,11 +249,9 @@ class _Stream:
 
     async def _answer(self, request: Any) -> None:
         try:
-            read = self.servicer._read(request, self.context, may_stream=True)
-            async with aclosing(self.servicer.service.infer(read)) as responses:
-                async for response in responses:
-                    said = pb.ModelStreamInferResponse(infer_response=write_response(response))
-                    self.ready.put_nowait(said)
+            # The request, not the stream, which its client may keep open and say nothing.
+            with self.servicer.counted("ModelStreamInfer"):
+                await self._infer(request)
         except GemmaServeError as error:
             self._refuse(request, error)
         except Exception:
@@ -235,6 +259,13 @@ class _Stream:
             self._refuse(request, InternalError("The server failed on this request."))
         finally:
             self.free.release()
+
+    async def _infer(self, request: Any) -> None:
+        read = self.servicer._read(request, self.context, may_stream=True)
+        async with aclosing(self.servicer.service.infer(read)) as responses:
+            async for response in responses:
+                said = pb.ModelStreamInferResponse(infer_response=write_response(response))
+                self.ready.put_nowait(said)
 
     def _refuse(self, request: Any, error: GemmaServeError) -> None:
         whose = pb.ModelInferResponse(model_name=request.model_name, id=request.id)
