@@ -1,0 +1,124 @@
+"""What every refusal over KServe v2 must be, and what a server must be after any number of them."""
+
+from __future__ import annotations
+
+import re
+import sys
+import tempfile
+import time
+
+import httpx
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.servers import Server
+
+# Stands in every prompt that is to be refused; no answer and no log may repeat it.
+MARKER = "quokkamarker"
+MAX_MESSAGE_CHARS = 1024
+IDLE_S = 5  # in which an engine without clients comes to rest
+LEAKS = (
+    "Traceback",
+    "site-packages",
+    ".py",
+    "<path>",  # vLLM's word for a path that it has cut out
+    sys.prefix,
+    tempfile.gettempdir(),
+    MARKER,
+)
+ADDRESS = re.compile(r"0x[0-9a-fA-F]{6,}")
+ENGINE_GAUGES = ("vllm:num_requests_running", "vllm:num_requests_waiting")
+CANARY = {
+    "messages": [{"role": "user", "content": "Name three rivers."}],
+    "max_tokens": 16,
+    "temperature": 0,
+    "return_token_ids": True,
+}
+
+
+def faults(message: object) -> list[str]:
+    """What is wrong with the text of a refusal; nothing, as a rule."""
+    if not isinstance(message, str) or not message.strip():
+        return [f"no text: {message!r}"]
+    found = [f"holds {leak!r}: {message!r}" for leak in LEAKS if leak in message]
+    if ADDRESS.search(message):
+        found.append(f"holds an address: {message!r}")
+    if len(message) > MAX_MESSAGE_CHARS:
+        found.append(f"has {len(message)} characters: {message[:80]!r}")
+    return found
+
+
+class Witness:
+    """Knows the server as it was, and says whether it still is."""
+
+    def __init__(self, server: Server) -> None:
+        self.server, self.http = server, server.client()
+        self.processes = self._processes()
+        self.answer = self._canary()
+        self.log_chars = len(server.output())
+
+    def check_unharmed(self) -> None:
+        """The same processes, ready, idle, with the same greedy answer and no error in the log."""
+        assert self._processes() == self.processes
+        assert self.http.get("/v2/health/ready").status_code == 200
+        self.check_idle()
+        assert self._canary() == self.answer
+        said = self.server.output()[self.log_chars :]
+        self.log_chars += len(said)
+        for word in ("ERROR", "Traceback", "exception was never retrieved", MARKER):
+            assert word not in said, said
+
+    def check_idle(self) -> None:
+        """Within a bound, no request runs or waits in the engine."""
+        deadline_s = time.monotonic() + IDLE_S
+        while self.requests_in_engine():
+            assert time.monotonic() < deadline_s, "the engine still works"
+            time.sleep(0.1)
+
+    def await_running(self) -> None:
+        """Within a bound, a request has come to the engine."""
+        deadline_s = time.monotonic() + IDLE_S
+        while not self.requests_in_engine():
+            assert time.monotonic() < deadline_s, "no request has come to the engine"
+            time.sleep(0.05)
+
+    def failures(self) -> int:
+        """How many requests have ended without their whole answer since the server started."""
+        [model] = self.http.get("/v2/models/tiny/stats").json()["model_stats"]
+        return int(model["inference_stats"]["fail"]["count"])
+
+    def await_failures(self, count: int) -> None:
+        """Within a bound, exactly so many have."""
+        deadline_s = time.monotonic() + IDLE_S
+        while (found := self.failures()) < count:
+            assert time.monotonic() < deadline_s, f"{found} of {count} have ended"
+            time.sleep(0.1)
+        assert found == count
+
+    def requests_in_engine(self) -> float:
+        """How many run or wait."""
+        families = text_string_to_metric_families(self.http.get("/metrics").text)
+        return sum(
+            sample.value
+            for family in families
+            for sample in family.samples
+            if sample.name in ENGINE_GAUGES
+        )
+
+    def _processes(self) -> set[tuple[int, float]]:
+        return {(process.pid, process.create_time()) for process in self.server.processes()}
+
+    def _canary(self) -> tuple[list[int], str]:
+        chat = self.http.post("/v1/chat/completions", json=CANARY)
+        body = {"text_input": "Rome is", "max_new_tokens": 8, "do_sample": False}
+        text = self.http.post("/v2/models/tiny/generate", json=body)
+        assert (chat.status_code, text.status_code) == (200, 200), (chat.text, text.text)
+        return chat.json()["choices"][0]["token_ids"], text.json()["text_output"]
+
+    def close(self) -> None:
+        """Let go of the connections."""
+        self.http.close()
+
+
+def client_of(server: Server) -> httpx.Client:
+    """A plain HTTP client that follows no redirect."""
+    return server.client(follow_redirects=False)
