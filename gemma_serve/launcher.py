@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from gemma_serve import metrics
 from gemma_serve.api.keys import read_keys
 from gemma_serve.engine.failures import startup_error
+from gemma_serve.engine.heap import give_back_freed_memory
 from gemma_serve.engine.plugin import EVENTS_VARIABLE
 from gemma_serve.engine.processes import adopt_orphans, end_children, shared_memory_below
 from gemma_serve.engine.timeline import Timeline, read_events, record_engine_phases
@@ -202,6 +203,7 @@ class Server:
                 await warm_up(self.http.app, engine.served_model_names()[0])
             # What is there now stays: the garbage collector need not look at it with every request.
             vllm.freeze_gc_heap()
+            give_back_freed_memory()
         except Exception as error:
             raise startup_error(error, read_events(self.events)) from error
         finally:
