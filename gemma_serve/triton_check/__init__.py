@@ -1,0 +1,1 @@
+"""`gemma-serve triton-check`: recorded requests, replayed before clients are moved."""
