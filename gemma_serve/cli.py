@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -178,6 +179,48 @@ def version() -> None:
     vllm = installed_distribution()
     print(f"gemma-serve {__version__}")
     print(f"{vllm.name} {vllm.version}" if vllm else "vLLM is not installed")
+
+
+@app.command("triton-check")
+def triton_check(
+    golden: Annotated[Path, typer.Option(help="Recorded requests and responses, JSON Lines.")],
+    url: Annotated[str, typer.Option(help="Where the server is.")] = "http://127.0.0.1:8000",
+    record: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="REQUESTS",
+            help="Send these requests, and write --golden instead of reading it.",
+        ),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Let --record replace a file.")] = False,
+    model: Annotated[
+        str | None, typer.Option(help="The model's name on this server, if it has another.")
+    ] = None,
+    text: Annotated[
+        str, typer.Option(help="What must be equal in a greedy text: exact, prefix:N or ignore.")
+    ] = "exact",
+    header: Annotated[
+        list[str] | None, typer.Option(metavar="'NAME: VALUE'", help="Sent with every request.")
+    ] = None,
+    concurrency: Annotated[int, typer.Option(min=1, max=1024, help="Requests at a time.")] = 1,
+    timeout: Annotated[float, typer.Option(min=0.001, help="Seconds without a byte.")] = 600.0,
+    as_json: JsonOption = False,
+) -> None:
+    """
+    Replay requests that Triton answered, and show what differs. 0 nothing, 1 something does.
+
+    A key is taken from GEMMA_SERVE_API_KEY, but not when recording.
+    Example: gemma-serve triton-check --golden golden.jsonl --url http://127.0.0.1:8000
+    """
+    from gemma_serve.triton_check import command
+
+    target = command.target_of(url, header or [], timeout, concurrency, sends_key=record is None)
+    if record is not None:
+        command.run_record(record, golden, target, force=force)
+    else:
+        raise typer.Exit(
+            command.run_replay(golden, target, text=text, model=model, as_json=as_json)
+        )
 
 
 def _load(name_or_path: str, overrides: list[str] | None) -> LoadedProfile:
