@@ -167,6 +167,38 @@ def render(
         print_rendered(rendered)
 
 
+@app.command("import-triton")
+def import_triton(
+    repository: Annotated[
+        Path, typer.Argument(metavar="MODEL_REPOSITORY", help="Or one model directory of it.")
+    ],
+    model: Annotated[
+        str | None, typer.Option(help="Which of its models. Default: the one that can be served.")
+    ] = None,
+    hf_model: Annotated[
+        str | None, typer.Option(help="The checkpoint, where the files do not say it.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Where to write the profile. Default: ./MODEL.yaml.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace the file.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """
+    Make a profile of a Triton model repository, and say what became of each setting.
+
+    Example: gemma-serve import-triton model_repository --model gemma --output gemma.yaml
+    """
+    from gemma_serve import import_triton as importer
+
+    request = importer.Request(repository, model, hf_model, output, force)
+    written = importer.import_triton(request, _progress().say)
+    if as_json:
+        print(json.dumps(importer.import_json(written), indent=2))
+    else:
+        importer.print_import(written, Console())
+
+
 @app.command()
 def version() -> None:
     """
