@@ -13,7 +13,10 @@ import pytest
 from gemma_serve import __version__
 from gemma_serve.cli import app
 
-COMMANDS = ["serve", "check", "profiles", "schema", "chat", "render", "version"]
+COMMANDS = [
+    *("serve", "check", "profiles", "schema", "chat", "render"),
+    *("import-triton", "version", "triton-check"),
+]
 BOUND_S = 120
 
 
