@@ -413,6 +413,20 @@ def test_the_key_and_headers(golden: Path) -> None:
     assert {headers["x-team"] for headers in sent[5:]} == {"a"}
 
 
+def test_headers_of_the_old_connection(tmp_path: Path) -> None:
+    """A recorded length, host or connection is not sent: they belong to the request as it was."""
+    old = {"Content-Length": "1", "Host": "triton", "Connection": "close", "X-Kept": "a"}
+    said = [pair({**HEAD, "text_output": "The Rhine."}, headers=old)]
+    with scripted(triton) as server:
+        done = check("--golden", write(tmp_path / "g.jsonl", said), "--url", server.url)
+
+    assert done.returncode == 0, done.stdout
+    [asked] = server.asked
+    assert json.loads(asked.body) == {"text_input": "Hi"}
+    assert asked.headers["host"] == server.url.removeprefix("http://")
+    assert asked.headers["x-kept"] == "a"
+
+
 def test_what_would_steer_the_terminal_is_shown(tmp_path: Path) -> None:
     """Control characters of an answer are escaped, and its square brackets are no markup."""
     said = [pair({**HEAD, "text_output": "The"}), pair({"error": "a"}, 400)]
