@@ -68,7 +68,7 @@ def test_outputs_are_the_declared_ones(contract: Any) -> None:
         for spec in contract.inputs
         if spec.name.startswith("return_") and "logits" not in spec.name
     }
-    needed = {"max_tokens": 3} if contract is TENSORRT else {}
+    needed = {PYTHON: {"max_new_tokens": 3}, VLLM: {}, TENSORRT: {"max_tokens": 3}}[contract]
     call = read(contract, {"tools": TOOLS}, text_input="a", **needed, **flags)
     logprobs = [{"5": {"logprob": -1.0, "rank": 1, "decoded_token": "x"}}]
     part = Part("x", 1, "length", -1.0, logprobs)
@@ -151,7 +151,7 @@ def test_batch_dimension_is_declared() -> None:
 
 ALL = pytest.mark.parametrize(
     ("contract", "more"),
-    [(PYTHON, {}), (VLLM, {}), (TENSORRT, {"max_tokens": 4})],
+    [(PYTHON, {"max_new_tokens": 4}), (VLLM, {}), (TENSORRT, {"max_tokens": 4})],
     ids=CONTRACTS,
 )
 
@@ -244,6 +244,17 @@ def test_python_lengths() -> None:
         refused(PYTHON, "max_new_tokens", text_input="a", max_length=value, max_new_tokens=value)
 
 
+@pytest.mark.parametrize("parameters", [{"tools": TOOLS}, {"chat_template_kwargs": {"a": 1}}])
+@pytest.mark.parametrize("lengths", [{}, {"max_length": 500}])
+def test_python_answers_that_are_parsed_have_their_own_length(
+    parameters: dict[str, Any], lengths: dict[str, int]
+) -> None:
+    """What vLLM's chat takes apart is as long as max_new_tokens says."""
+    refused(PYTHON, "send max_new_tokens", parameters=parameters, text_input="a", **lengths)
+    call = read(PYTHON, parameters, text_input="a", max_new_tokens=5, **lengths)
+    assert (call.max_total_tokens, call.sampling["max_tokens"]) == (None, 5)
+
+
 def test_python_sampling() -> None:
     """With do_sample, transformers' values: temperature 1, top_k 50, top_p 1."""
     call = read(PYTHON, text_input="a", do_sample=True)
@@ -314,7 +325,7 @@ def test_python_answer() -> None:
     assert written(PYTHON, read(PYTHON, text_input="a"), Part("x", 1, None)) == {
         "text_output": ["x"]
     }
-    call = read(PYTHON, {"tools": TOOLS}, text_input="a")
+    call = read(PYTHON, {"tools": TOOLS}, text_input="a", max_new_tokens=4)
     made = [{"id": "1", "type": "function", "function": {"name": "lamp", "arguments": "{}"}}]
     assert written(PYTHON, call, Part("", 1, "stop", tool_calls=made)) == {
         "text_output": [""],

@@ -72,7 +72,11 @@ async def generate(engine: Engine, ask: Ask) -> AsyncGenerator[Piece, None]:
         if isinstance(ask.prompt, ChatPrompt) and ask.prompt.is_parsed:
             yield await _parsed(engine, request)
             return
+        # For the renderer a length beyond the context would be an error; Triton's backends stop
+        # where the context ends.
+        wanted, request.max_tokens = request.max_tokens, None
         engine_input = await _rendered(engine, ask, request)
+        request.max_tokens = wanted
         async with aclosing(_outputs(engine, ask, request, engine_input)) as pieces:
             async for piece in pieces:
                 yield piece

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gemma_serve.engine.pieces import Piece
+from gemma_serve.engine.pieces import ChatPrompt, Piece, TextPrompt
 from gemma_serve.errors import RequestError
 from gemma_serve.triton.contracts.chat import read_prompt
 from gemma_serve.triton.contracts.contract import (
@@ -66,13 +66,15 @@ class PythonBackend(Contract):
         texts = inputs.texts("text_input")
         stream = bool(inputs.flag("stream"))
         _check_texts(texts, stream)
+        prompts = tuple(read_prompt(text, parameters, lists_are_chats=True) for text in texts)
         max_new_tokens = at_least("max_new_tokens", inputs.integer("max_new_tokens"), 1)
         max_length = None
         if max_new_tokens is None:
+            _check_countable(prompts)
             asked = inputs.integer("max_length")
             max_length = at_least("max_length", MAX_LENGTH if asked is None else asked, 1)
         return Call(
-            tuple(read_prompt(text, parameters, lists_are_chats=True) for text in texts),
+            prompts,
             _sampling(inputs, generation_config) | given(max_tokens=max_new_tokens),
             stream,
             max_total_tokens=max_length,
@@ -91,6 +93,15 @@ def _check_texts(texts: Sequence[str], stream: bool) -> None:
             f"text_input has {len(texts)} texts; send at least 1 and at most {most}"
             f"{' when streaming' if stream else ''}.",
             param="text_input",
+        )
+
+
+def _check_countable(prompts: Sequence[TextPrompt | ChatPrompt]) -> None:
+    """vLLM's chat, which parses tool calls, takes the answer's length and not the sum."""
+    if any(isinstance(prompt, ChatPrompt) and prompt.is_parsed for prompt in prompts):
+        raise RequestError(
+            "max_length can't be counted with tools or chat_template_kwargs; send max_new_tokens.",
+            param="max_new_tokens",
         )
 
 
