@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.cell import CellResult, Prepared, Settings, run_cell, write_cell
@@ -18,11 +18,16 @@ from benchmarks.compare.quality import compare_answers
 from benchmarks.compare.run import Arm
 from benchmarks.compare.verdict import noise_floors
 from benchmarks.load.runner import Progress, offer
+from benchmarks.machine import utc_now
 from benchmarks.records import Item, Load, Quality, RequestRecord, Run
 from benchmarks.workload import Workload
 
 Materialise = Callable[[int], Workload]  # from a seed
 ONE_BY_ONE = Load(mode="closed", concurrency=1)
+
+
+def _now() -> str:
+    return utc_now().partition("+")[0].replace(":", "")
 
 
 @dataclass(frozen=True)
@@ -35,6 +40,9 @@ class Blocks:
     settings: Settings
     directory: Path
     on_progress: Progress | None = None
+    # Part of all salts: a running server still has the blocks of the comparison before, which may
+    # have had the same seed.
+    begun: str = field(default_factory=_now)
 
     async def measure(self, arm: Arm, block: Block) -> Run:
         """One block: the pair's own prompts, warm-up first, files in its own directory."""
@@ -45,7 +53,7 @@ class Blocks:
             workload,
             self.load,
             settings,
-            run_id=block.cache_salt,
+            run_id=f"{self.begun}-{block.cache_salt}",
             on_progress=self.on_progress,
         )
         write_cell(result, self.directory / block.directory)
@@ -60,7 +68,8 @@ class Blocks:
             server = self.servers[arm]
             sending = dataclasses.replace(server.sending, ignore_eos=False, keep_text=True)
             server = dataclasses.replace(server, sending=sending)
-            settings = dataclasses.replace(self.settings, seed=seed, keep_text=True)
+            # A salt of its own in a prompt would make it another prompt; nothing is timed here.
+            settings = dataclasses.replace(self.settings, seed=seed, keep_text=True, cold=False)
             result: CellResult = await run_cell(
                 server, workload, ONE_BY_ONE, settings, run_id=f"quality-{seed}"
             )
@@ -79,7 +88,8 @@ class Blocks:
             nonlocal number
             number += 1
             sending = self.servers[arm].sending
-            salted = dataclasses.replace(sending, salt=f"ping-pong-{seed}-{number}")
+            salt = f"ping-pong-{self.begun}-{seed}-{number}"
+            salted = dataclasses.replace(sending, salt=salt)
             return (await offer(salted, ONE_BY_ONE, [item])).records[0]
 
         items = self.materialise(seed).items

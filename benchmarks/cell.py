@@ -11,11 +11,11 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from benchmarks.load.connection import Endpoint
 from benchmarks.load.probe import abilities, about, first_model, scrape
-from benchmarks.load.protocols import TritonContract
+from benchmarks.load.protocols import SALT_DIGITS
 from benchmarks.load.runner import Offered, Progress, Sending, offer
 from benchmarks.machine import CpuWatch, ahead_of_servers, argv, conditions, utc_now, without_paths
 from benchmarks.metrics.export import vllm_bench, write_requests, write_summary_csv
@@ -24,6 +24,7 @@ from benchmarks.metrics.timeline import timeseries
 from benchmarks.metrics.validity import check_run
 from benchmarks.metrics.windows import summarise
 from benchmarks.records import (
+    TRITON_PROTOCOLS,
     Load,
     PhaseSpan,
     Protocol,
@@ -33,6 +34,7 @@ from benchmarks.records import (
     Slo,
     Target,
     TokenSource,
+    TritonContract,
     WorkloadInfo,
 )
 from benchmarks.workload import Workload, write_workload
@@ -58,7 +60,8 @@ class Settings:
     protocol: Protocol | None = None  # by the workload if not given
     model: str | None = None  # the server's first if not given
     contract: TritonContract = "python-backend"
-    token_source: TokenSource | None = None  # the best that the server has if not given
+    # The best that the server has if not given, and over Triton's protocols, which leave no choice.
+    token_source: TokenSource | None = None
     slo: Slo | None = None
     cold: bool = True
     ignore_eos: bool = True
@@ -111,22 +114,29 @@ async def prepare(
     model = settings.model or await first_model(endpoint)
     can = await abilities(endpoint, protocol, model, item, settings.contract)
     said = await about(endpoint)
+    of_triton = protocol in TRITON_PROTOCOLS
     sending = Sending(
         endpoint=endpoint,
         protocol=protocol,
         model=model,
-        token_source=settings.token_source or can.token_source,
-        ignore_eos=settings.ignore_eos and can.extras,
+        token_source=(None if of_triton else settings.token_source) or can.token_source,
+        ignore_eos=settings.ignore_eos and can.ignore_eos,
         contract=settings.contract,
         stall_s=settings.stall_s,
         timeout_s=settings.timeout_s,
         keep_text=settings.keep_text,
     )
     target = Target(
-        url=endpoint.url, protocol=protocol, model=model, label=label or model, server=said
+        url=endpoint.url,
+        protocol=protocol,
+        model=model,
+        label=label or model,
+        contract=settings.contract if of_triton else None,
+        grpc=endpoint.grpc if protocol == "triton-grpc" else None,
+        server=said,
     )
     slo = settings.slo or _profile_slo(said)
-    return Prepared(endpoint, sending, target, slo, can.extras, meter)
+    return Prepared(endpoint, sending, target, slo, can.salts, meter)
 
 
 def _profile_slo(said: dict[str, Any]) -> Slo | None:
@@ -255,12 +265,16 @@ class _Counters:
 
 def about_workload(workload: Workload, sending: Sending, *, cold: bool) -> WorkloadInfo:
     """The workload's part of a record."""
+    salted = (
+        f"; each prompt after {SALT_DIGITS} digits of its own, as {sending.protocol} has no cache "
+        "salt"
+    )
     return WorkloadInfo(
         kind=workload.spec.kind,
         sha256=workload.sha256,
         num_requests=len(workload.items),
         num_warm_up=len(workload.warm_up),
-        description=workload.description,
+        description=workload.description + (salted if sending.salts_text else ""),
         cache="cold" if cold else "warm",
         ignore_eos=sending.ignore_eos,
     )
@@ -280,7 +294,7 @@ def _phases(offered: Offered) -> list[PhaseSpan]:
 def _worst_source(records: list[RequestRecord]) -> TokenSource | None:
     """One answer without a usage makes the whole run's token count one of events."""
     found = {record.token_source for record in records if record.token_source}
-    order: tuple[TokenSource, ...] = ("events", "usage", "continuous_usage", "token_ids")
+    order: tuple[TokenSource, ...] = get_args(TokenSource)[::-1]
     return next((source for source in order if source in found), None)
 
 

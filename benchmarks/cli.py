@@ -44,7 +44,7 @@ TargetArgument = Annotated[
     str,
     typer.Argument(
         help="http://host:port, profile:NAME, vllm:NAME, transformers:NAME or llama-cpp:FILE; "
-        "all but the first are started and ended here."
+        "all but the first are started and ended here. ,protocol=... behind it is for it alone."
     ),
 ]
 # Exit codes; `compare` has its own.
@@ -80,9 +80,9 @@ async def _measure_one(
     offered = load.load()
     made = workload.materialise(load.clients())
     settings = server.settings(workload.seed)
-    async with serving(target) as served:
+    async with serving(target, settings) as served:
         prepared = await prepare(
-            served.endpoint, made, settings, label=served.label, meter=served.meter
+            served.endpoint, made, served.settings, label=served.label, meter=served.meter
         )
         with progress(offered.label()) as on_progress:
             return await run_cell(prepared, made, offered, settings, on_progress=on_progress)
@@ -128,9 +128,9 @@ def sweep(
         settings = server.settings(workload.seed)
         directories: dict[str, str] = {}
         first = workload.materialise(load.clients())
-        async with serving(target) as served:
+        async with serving(target, settings) as served:
             prepared = await prepare(
-                served.endpoint, first, settings, label=served.label, meter=served.meter
+                served.endpoint, first, served.settings, label=served.label, meter=served.meter
             )
             if goodput and prepared.slo is None:
                 raise ValueError("--goodput needs an SLO; give --slo ttft_ms=200,tpot_ms=50")

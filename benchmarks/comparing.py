@@ -12,7 +12,7 @@ from benchmarks.cell import Prepared, Settings, prepare
 from benchmarks.compare import run as course
 from benchmarks.compare.quality import with_quality
 from benchmarks.machine import argv, conditions, utc_now
-from benchmarks.records import Comparison, Load, Validity
+from benchmarks.records import TRITON_PROTOCOLS, Comparison, Load, Validity
 from benchmarks.serving import Served, serving
 from benchmarks.show import doing
 
@@ -44,11 +44,11 @@ async def compare_targets(asked: Asked) -> Comparison:
     async with contextlib.AsyncExitStack() as stack:
         arms, servers = [], {}
         for slot, target in zip("AB", asked.targets, strict=True):
-            served = await stack.enter_async_context(serving(target))
+            served = await stack.enter_async_context(serving(target, asked.settings))
             arm = _arm(f"{slot} ({served.label})", served)
             first = asked.materialise(asked.settings.seed)
             servers[arm] = await prepare(
-                served.endpoint, first, asked.settings, label=served.label, meter=served.meter
+                served.endpoint, first, served.settings, label=served.label, meter=served.meter
             )
             arms.append(arm)
         _same_counting(list(servers.values()))
@@ -61,14 +61,23 @@ def _arm(label: str, served: Served) -> course.Arm:
 
 
 def _same_counting(servers: list[Prepared]) -> None:
-    """Tokens are counted alike on both sides, or the ratio would be one of counters."""
+    """
+    Tokens are counted alike on both sides, or the ratio would be one of counters.
+
+    Triton's protocols have one exact count, the server's own of each response. It goes with any
+    other that is exact.
+    """
     sources = {server.sending.token_source for server in servers}
-    if len(sources) > 1:
-        counted = " and ".join(sorted(sources))
-        raise ValueError(
-            f"the two servers' tokens would be counted by {counted}; give --token-source usage, "
-            "which both have"
+    if len(sources - {"event_counts"}) < 2 and sources != {"event_counts", "events"}:
+        return
+    advice = "give --token-source usage, which both have"
+    if any(server.sending.protocol in TRITON_PROTOCOLS for server in servers):
+        advice = (
+            "over Triton's protocols only ,contract=vllm-backend counts the tokens, on a server "
+            "whose profile has triton.contract: vllm-backend"
         )
+    counted = " and ".join(sorted(sources))
+    raise ValueError(f"the two servers' tokens would be counted by {counted}; {advice}")
 
 
 async def _compare(

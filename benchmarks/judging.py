@@ -35,9 +35,9 @@ async def judge_target(
     made = dataclasses.replace(workload, warm_up=0).materialise(load.clients())
     settings = server.settings(workload.seed)
     numbers = itertools.count()
-    async with serving(target) as served:
+    async with serving(target, settings) as served:
         prepared = await prepare(
-            served.endpoint, made, settings, label=served.label, meter=served.meter
+            served.endpoint, made, served.settings, label=served.label, meter=served.meter
         )
 
         async def measure() -> CellResult:

@@ -7,18 +7,19 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 import typer
 
 from benchmarks.cell import Settings
-from benchmarks.load.protocols import TritonContract
 from benchmarks.metrics.goodput import parse_slo
-from benchmarks.records import Load, Protocol, TokenSource
+from benchmarks.records import Load, Protocol, TritonContract
 from benchmarks.workload import Workload, WorkloadError, materialise, parse_spec, read_workload
 
 Option = typer.Option
 WORKLOAD_FILE = "workload.jsonl"
+# Of OpenAI's protocols; Triton's leave no choice.
+ChosenSource = Literal["token_ids", "continuous_usage", "usage", "events"]
 
 
 def takes(**groups: type) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -213,14 +214,22 @@ class ServerOptions:
     """How the server is spoken to."""
 
     protocol: Annotated[
-        str | None, Option(help="openai-chat, openai-completions or triton-generate.")
+        str | None,
+        Option(
+            help="openai-chat, openai-completions, triton-generate or triton-grpc; of one target, "
+            "behind it: URL,protocol=..."
+        ),
     ] = None
     model: Annotated[str | None, Option(help="Its name there. Default: the first.")] = None
     triton_contract: Annotated[str, Option(help="python-backend, vllm-backend or tensorrtllm.")] = (
         "python-backend"
     )
     token_source: Annotated[
-        str | None, Option(help="token_ids, continuous_usage or usage. Default: the best there is.")
+        str | None,
+        Option(
+            help="Of OpenAI's protocols: token_ids, continuous_usage or usage. Default: the best "
+            "there is."
+        ),
     ] = None
     slo: Annotated[
         str | None,
@@ -244,7 +253,7 @@ class ServerOptions:
         """
         protocol: Any = _one_of("--protocol", self.protocol, Protocol)
         contract: Any = _one_of("--triton-contract", self.triton_contract, TritonContract)
-        source: Any = _one_of("--token-source", self.token_source, TokenSource)
+        source: Any = _one_of("--token-source", self.token_source, ChosenSource)
         return Settings(
             protocol=protocol,
             model=self.model,
@@ -261,7 +270,7 @@ class ServerOptions:
 
 
 def _one_of(option: str, value: str | None, literal: Any) -> str | None:
-    allowed = literal.__args__
+    allowed = get_args(literal)
     if value is not None and value not in allowed:
         raise ValueError(f"{option} {value} is unknown; use {', '.join(allowed)}")
     return value

@@ -15,14 +15,19 @@ from pydantic import BaseModel, ConfigDict, Field
 SCHEMA = "gemma-bench/1"
 
 Phase = Literal["warm_up", "measured"]
-Protocol = Literal["openai-chat", "openai-completions", "triton-generate"]
-# Where the number of tokens of each event comes from, best first: ids in the event, a running usage
-# in the event, the usage at the stream's end, and where there is none, one an event that has text.
-TokenSource = Literal["token_ids", "continuous_usage", "usage", "events"]
+Protocol = Literal["openai-chat", "openai-completions", "triton-generate", "triton-grpc"]
+# KServe v2: server-sent events of generate_stream, and responses of ModelStreamInfer.
+TRITON_PROTOCOLS: frozenset[str] = frozenset({"triton-generate", "triton-grpc"})
+# Whose tensors a model behind them takes.
+TritonContract = Literal["python-backend", "vllm-backend", "tensorrtllm"]
+# Where the number of tokens of each event comes from, best first: ids in the event, the server's
+# count of the event's own tokens, a running usage in the event, the usage at the stream's end, and
+# where there is none, one an event that has text.
+TokenSource = Literal["token_ids", "event_counts", "continuous_usage", "usage", "events"]
 ErrorKind = Literal[
     "connect",  # no connection, or it broke before the head of an answer
-    "http_status",  # any status but 200
-    "sse_error",  # an error event in a stream that began with 200
+    "http_status",  # any status but 200; over gRPC any but OK, or refused in the first response
+    "sse_error",  # an error event in a stream that began with 200, or with a response
     "early_close",  # the stream ended without a finish reason
     "stall",  # no byte for longer than the stall limit
     "timeout",  # not finished within the request's limit
@@ -156,6 +161,8 @@ class Target(Model):
     protocol: Protocol
     model: str
     label: str
+    contract: TritonContract | None = None  # of a Triton protocol
+    grpc: str | None = None  # HOST:PORT, where requests went there
     server: dict[str, Any] = {}  # what it says of itself: version, settings
 
 

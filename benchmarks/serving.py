@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
-from benchmarks.cell import ServerMeter
+from benchmarks.cell import ServerMeter, Settings
 from benchmarks.load.connection import Endpoint
 from benchmarks.servers import Server, parse_target, started
 from benchmarks.show import doing
@@ -19,6 +20,7 @@ class Served:
     endpoint: Endpoint
     meter: ServerMeter | None
     server: Server
+    settings: Settings  # with what the target says of itself
 
     @property
     def label(self) -> str:
@@ -35,15 +37,23 @@ class Served:
 
 
 @contextlib.asynccontextmanager
-async def serving(target: str) -> AsyncIterator[Served]:
+async def serving(target: str, settings: Settings) -> AsyncIterator[Served]:
     """
     One that runs already, or one that is started for as long as it is needed.
 
+    What the target says of its model, protocol and contract wins over the settings.
+
     Raises:
-        ValueError: no target is written like this.
-        ServerError: it did not start; with the end of its output.
+        ServerError: no target is written like this, or it did not start; with the end of its
+            output.
     """
-    spec = parse_target(target)
+    spec = parse_target(target).speaking(settings.protocol, settings.contract)
+    own = dataclasses.replace(
+        settings,
+        model=spec.model or settings.model,
+        protocol=spec.protocol or settings.protocol,
+        contract=spec.contract or settings.contract,
+    )
     async with contextlib.AsyncExitStack() as stack:
         with doing(f"Starting {spec.label}") as say:
             server = await stack.enter_async_context(
@@ -54,4 +64,5 @@ async def serving(target: str) -> AsyncIterator[Served]:
         meter = None
         if server.process is not None:
             meter = ServerMeter(server.api_cpu_s, server.tree_cpu_s, server.api_rss_mib)
-        yield Served(Endpoint(server.url, spec.api_key), meter, server)
+        endpoint = Endpoint(server.url, spec.api_key, server.spec.grpc)
+        yield Served(endpoint, meter, server, own)

@@ -34,12 +34,12 @@ class Block:
     @property
     def cache_salt(self) -> str:
         """
-        Prefix of the cache salts: the same in both halves, as each has a server of its own.
+        Prefix of the cache salts: another one in each half, equally long.
 
-        In A against A one server gets both halves, and would find the second in its cache.
+        One server may get both halves, in A against A or by two protocols, and would find the
+        second in its cache.
         """
-        salt = f"{self.seed}-{self.number}"
-        return f"{salt}-{self.slot}" if self.stage == "a_a" else salt
+        return f"{self.seed}-{self.number}-{self.slot}"
 
     @property
     def directory(self) -> str:

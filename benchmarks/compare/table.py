@@ -41,10 +41,12 @@ def comparison_table(comparison: Comparison) -> Table:
 
 def render(comparison: Comparison) -> RenderableType:
     """Everything that the command prints at its end."""
-    red = [check for check in comparison.validity.checks if check.status == "red"]
+    checks = comparison.validity.checks
+    red = [check for check in checks if check.status == "red"]
     parts: list[RenderableType] = [
         Text(opening(comparison), style=STYLES[comparison.verdict]),
         *(Text(f"red: {check.name}: {check.message}", style="red") for check in red),
+        *(Text(check.message) for check in checks if check.name == "prompts_by_protocol"),
     ]
     if comparison.quality is not None:
         parts.append(Text(comparison.quality.message))

@@ -36,6 +36,7 @@ def merge(
     b = [(pair.b_directory, pair.b) for pair in a_b]
     checks = [
         same_work((*a_a, *a_b)),
+        *prompts_by_protocol(a_b),
         *_of_arm("A", a),
         *_of_arm("B", b),
         _floor_check(len(a_a)),
@@ -65,6 +66,34 @@ def same_work(pairs: Iterable[RunPair]) -> Check:
             else "both of each pair sent the same workload"
         ),
     )
+
+
+def prompts_by_protocol(pairs: Sequence[RunPair]) -> list[Check]:
+    """
+    How long the same prompts become in two protocols, by the servers' counts; never red.
+
+    A chat template, or the digits of a protocol without cache salt, are some tokens of prefill.
+    """
+    protocols = {run.target.protocol for pair in pairs for run in (pair.a, pair.b)}
+    if len(protocols) < 2:
+        return []
+    a, b = (_mean_prompt_tokens(runs) for runs in zip(*((p.a, p.b) for p in pairs), strict=True))
+    named = " and ".join(sorted(protocols))
+    return [
+        Check(
+            name="prompts_by_protocol",
+            status="ok" if a and b else "not_measured",
+            value=a / b if a and b else None,
+            unit="A / B",
+            message=f"the same prompts are {a:.1f} tokens in A and {b:.1f} in B, by {named}",
+        )
+    ]
+
+
+def _mean_prompt_tokens(runs: Sequence[Run]) -> float:
+    windows = [run.metrics.full_run for run in runs]
+    num_ok = sum(window.num_ok for window in windows)
+    return sum(window.prompt_tokens for window in windows) / num_ok if num_ok else 0.0
 
 
 def _of_arm(arm: str, blocks: Sequence[tuple[str | None, Run]]) -> list[Check]:

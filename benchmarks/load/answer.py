@@ -16,7 +16,16 @@ from typing import Any, NamedTuple
 
 from benchmarks.load.connection import Exchange
 from benchmarks.load.protocols import Event, read_event
-from benchmarks.records import Chunk, ErrorKind, Item, Phase, Protocol, RequestRecord, TokenSource
+from benchmarks.records import (
+    TRITON_PROTOCOLS,
+    Chunk,
+    ErrorKind,
+    Item,
+    Phase,
+    Protocol,
+    RequestRecord,
+    TokenSource,
+)
 
 EVENT_END = re.compile(rb"\r?\n\r?\n")
 DONE = "[DONE]"
@@ -38,13 +47,21 @@ class Sent:
 class Stamped(NamedTuple):
     """An event's data and the read in which its last byte came."""
 
-    data: str
+    data: str | bytes  # a protobuf message is bytes
     at_s: float
     read_id: int
 
 
+def split_messages(exchange: Exchange) -> Iterator[Stamped]:
+    """The messages of a gRPC stream, each of which was read by itself."""
+    body, start = bytes(exchange.body), 0
+    for read_id, read in enumerate(exchange.reads):
+        yield Stamped(body[start : read.body_end], read.at_s, read_id)
+        start = read.body_end
+
+
 def split_events(exchange: Exchange) -> Iterator[Stamped]:
-    """The events of a stream, comments left out; an unfinished last event is none."""
+    """The events of a stream, without comments and [DONE]; an unfinished last event is none."""
     body = bytes(exchange.body)
     ends = [read.body_end for read in exchange.reads]
     start = 0
@@ -52,7 +69,7 @@ def split_events(exchange: Exchange) -> Iterator[Stamped]:
         lines = body[start : end.start()].decode("utf-8", "replace").splitlines()
         start = end.end()
         data = "\n".join(line[5:].lstrip() for line in lines if line.startswith("data:"))
-        if data:
+        if data and data != DONE:
             read_id = bisect.bisect_left(ends, end.end())
             yield Stamped(data, exchange.reads[read_id].at_s, read_id)
 
@@ -89,13 +106,14 @@ def to_record(
     if exchange.status is not None and exchange.status != 200:
         _fail(record, "http_status", f"{exchange.status}: {exchange.body.decode(errors='replace')}")
         return record
-    reader = _Reader(record, source, exchange.send_s, keep_text)
-    for event in split_events(exchange):
-        if event.data != DONE and not reader.take(event, protocol):
+    reader = _Reader(record, protocol, source, exchange.send_s, keep_text)
+    split = split_messages if protocol == "triton-grpc" else split_events
+    for event in split(exchange):
+        if not reader.take(event):
             break
     reader.finish()
     if record.error is None:
-        _judge_end(record, protocol, bool(exchange.body))
+        _judge_end(record, bool(exchange.body), needs_reason=reader.needs_reason)
     return record
 
 
@@ -104,9 +122,10 @@ def _fail(record: RequestRecord, error: ErrorKind, message: str) -> None:
     record.error, record.error_message = error, message[:MESSAGE_CHARS]
 
 
-def _judge_end(record: RequestRecord, protocol: Protocol, has_body: bool) -> None:
+def _judge_end(record: RequestRecord, has_body: bool, *, needs_reason: bool) -> None:
     # Triton's python backend has no finish reason: there the complete answer is the end.
-    finished = record.finish_reason is not None or protocol == "triton-generate"
+    ended = record.choice_s is not None and not needs_reason
+    finished = record.finish_reason is not None or ended
     if not finished and record.choice_s is None:
         what = "an answer without a single event of a completion" if has_body else "an empty answer"
         _fail(record, "bad_answer", what)
@@ -116,36 +135,59 @@ def _judge_end(record: RequestRecord, protocol: Protocol, has_body: bool) -> Non
         _fail(record, "no_tokens", f"finish reason {record.finish_reason!r} and not one token")
 
 
+def _parsed(data: str | bytes) -> dict[str, Any]:
+    if isinstance(data, bytes):
+        from benchmarks.load.grpc_messages import read_response
+
+        try:
+            return read_response(data)
+        except ValueError as error:
+            raise ValueError(f"a message that is no response: {error}") from error
+    try:
+        said = json.loads(data)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"an event that is no JSON: {error}") from error
+    if not isinstance(said, dict):
+        raise ValueError("an event that is no JSON object")  # noqa: TRY004  # of the answer
+    return said
+
+
 class _Reader:
     """Adds up the events of one answer."""
 
     def __init__(
-        self, record: RequestRecord, source: TokenSource, send_s: float, keep_text: bool
+        self,
+        record: RequestRecord,
+        protocol: Protocol,
+        source: TokenSource,
+        send_s: float,
+        keep_text: bool,
     ) -> None:
-        self.record, self.source, self.send_s = record, source, send_s
+        self.record, self.protocol, self.source, self.send_s = record, protocol, source, send_s
+        self.needs_reason = protocol not in TRITON_PROTOCOLS
         self.texts: list[str] = []
         self.ids: list[int] = []
         self.keep_text = keep_text
 
-    def take(self, stamped: Stamped, protocol: Protocol) -> bool:
+    def take(self, stamped: Stamped) -> bool:
         """Book one event; False when nothing after it counts."""
         try:
-            said: Any = json.loads(stamped.data)
-        except json.JSONDecodeError as error:
-            _fail(self.record, "bad_answer", f"an event that is no JSON: {error}")
+            said = _parsed(stamped.data)
+        except ValueError as error:
+            _fail(self.record, "bad_answer", str(error))
             return False
-        if not isinstance(said, dict):
-            _fail(self.record, "bad_answer", "an event that is no JSON object")
-            return False
-        event = read_event(protocol, said)
+        event = read_event(self.protocol, said)
         if event.error is not None:
-            _fail(self.record, "sse_error", event.error)
+            # What HTTP refuses with a status, a gRPC stream refuses in its first response.
+            refused = self.protocol == "triton-grpc" and stamped.read_id == 0
+            _fail(self.record, "http_status" if refused else "sse_error", event.error)
             return False
         self._book(event, stamped)
         return True
 
     def _book(self, event: Event, stamped: Stamped) -> None:
         record, at_s = self.record, stamped.at_s - self.send_s
+        self.needs_reason |= event.says_if_finished
         if event.has_choice and record.choice_s is None:
             record.choice_s = at_s
         num_tokens = self._num_tokens(event)
@@ -162,7 +204,7 @@ class _Reader:
             self.ids += event.token_ids or []
 
     def _num_tokens(self, event: Event) -> int:
-        if self.source == "token_ids":
+        if self.source in ("token_ids", "event_counts"):
             return event.num_tokens or 0
         if self.source == "continuous_usage" and event.output_tokens is not None:
             before = self.record.usage_output_tokens or 0

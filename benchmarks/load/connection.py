@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import ssl
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import NamedTuple, cast
+from typing import NamedTuple, Protocol, cast
 from urllib.parse import urlsplit
 
 import httptools
@@ -39,8 +40,25 @@ class Exchange:
     error_message: str | None = None
 
 
+class Carrier(Protocol):
+    """A connection of any kind that carries one exchange at a time."""
+
+    @property
+    def reusable(self) -> bool:
+        """Whether another exchange may follow on it."""
+
+    async def exchange(self, request: bytes, exchange: Exchange) -> None:
+        """Write a request, and wait until its answer is complete or broken."""
+
+    def fail(self, error: ErrorKind, message: str) -> None:
+        """End the open exchange with an error, and the connection with it."""
+
+    async def close(self) -> None:
+        """Close at once."""
+
+
 class Connection(asyncio.Protocol):
-    """A connection that carries one exchange at a time."""
+    """HTTP/1.1, one exchange at a time."""
 
     def __init__(self) -> None:
         self.transport: asyncio.Transport | None = None
@@ -80,6 +98,10 @@ class Connection(asyncio.Protocol):
         if self._exchange is not None:
             self._exchange.error, self._exchange.error_message = error, message
         self._finish()
+        self.abort()
+
+    async def close(self) -> None:
+        """Close at once."""
         self.abort()
 
     def _finish(self) -> None:
@@ -154,10 +176,11 @@ class Connection(asyncio.Protocol):
 
 @dataclass(slots=True)
 class Endpoint:
-    """Where requests go: scheme, host, port and the path before the API's own."""
+    """Where requests go: scheme, host, port and the path before the API's own; gRPC's address."""
 
     url: str
     api_key: str | None = None
+    grpc: str | None = None  # HOST:PORT
     host: str = field(init=False)
     port: int = field(init=False)
     prefix: str = field(init=False)
@@ -185,14 +208,38 @@ class Endpoint:
         return head.encode() + body
 
 
+Connect = Callable[[Endpoint], Awaitable[Carrier]]
+
+
+async def connect_http(endpoint: Endpoint) -> Carrier:
+    """
+    A connection to the endpoint's HTTP port.
+
+    Raises:
+        OSError: nobody listens there.
+    """
+    _, connection = await asyncio.get_running_loop().create_connection(
+        Connection, endpoint.host, endpoint.port, ssl=endpoint.tls
+    )
+    return connection
+
+
 class Pool:
     """Connections to one endpoint, kept open between requests."""
 
-    def __init__(self, endpoint: Endpoint, *, stall_s: float, timeout_s: float) -> None:
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        *,
+        stall_s: float,
+        timeout_s: float,
+        connect: Connect = connect_http,
+    ) -> None:
         self.endpoint = endpoint
         self.stall_s, self.timeout_s = stall_s, timeout_s
-        self._idle: list[Connection] = []
-        self._busy: dict[Connection, Exchange] = {}
+        self._connect = connect
+        self._idle: list[Carrier] = []
+        self._busy: dict[Carrier, Exchange] = {}
         self._watch: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Pool:
@@ -203,17 +250,18 @@ class Pool:
         if self._watch is not None:
             self._watch.cancel()
         for connection in (*self._idle, *self._busy):
-            connection.abort()
+            await connection.close()
 
     async def open(self, count: int) -> None:
         """Connect ahead of time, so that no request waits for it."""
-        self._idle += await asyncio.gather(*(self._connect() for _ in range(count)))
+        ready = (self._connect(self.endpoint) for _ in range(count))
+        self._idle += await asyncio.gather(*ready)
 
     async def send(self, request: bytes) -> Exchange:
         """One exchange; whatever goes wrong stands in it."""
         exchange = Exchange()
         try:
-            connection = self._take() or await self._connect()
+            connection = self._take() or await self._connect(self.endpoint)
         except OSError as error:
             now_s = time.perf_counter()
             message = f"{self.endpoint.host}:{self.endpoint.port}: {error.strerror or error}"
@@ -225,21 +273,16 @@ class Pool:
             del self._busy[connection]
             if connection.reusable:
                 self._idle.append(connection)
+            else:
+                await connection.close()
         return exchange
 
-    def _take(self) -> Connection | None:
+    def _take(self) -> Carrier | None:
         while self._idle:
             connection = self._idle.pop()
             if connection.reusable:
                 return connection
         return None
-
-    async def _connect(self) -> Connection:
-        where = self.endpoint
-        _, connection = await asyncio.get_running_loop().create_connection(
-            Connection, where.host, where.port, ssl=where.tls
-        )
-        return connection
 
     async def _watch_limits(self) -> None:
         """One look at all open requests now and then, instead of timers for each."""

@@ -8,10 +8,10 @@ from typing import Any
 import httpx
 
 from benchmarks.load.answer import Sent, to_record
-from benchmarks.load.connection import Endpoint, Pool
-from benchmarks.load.protocols import Extras, TritonContract, body, path
-from benchmarks.load.runner import encode
-from benchmarks.records import Item, Protocol, TokenSource
+from benchmarks.load.connection import Endpoint
+from benchmarks.load.protocols import Extras, has_ignore_eos, path
+from benchmarks.load.wire import open_pool, request_bytes
+from benchmarks.records import TRITON_PROTOCOLS, Item, Protocol, TokenSource, TritonContract
 
 PROBE_S = 120.0
 PROBE_TOKENS = 4
@@ -24,7 +24,8 @@ class Abilities:
     """What the harness may use."""
 
     token_source: TokenSource
-    extras: bool  # ignore_eos and cache_salt are accepted
+    ignore_eos: bool
+    salts: bool  # it takes cache_salt, or the salt goes into the prompt
 
 
 async def first_model(endpoint: Endpoint) -> str:
@@ -91,22 +92,25 @@ async def abilities(
         prompt=item.prompt,
         prompt_token_ids=item.prompt_token_ids,
     )
-    message = ""
+    message, in_text = "", protocol in TRITON_PROTOCOLS
+    exact: TokenSource = "event_counts" if in_text else "token_ids"
     for extras in (Extras(ignore_eos=True, token_ids=True, cache_salt="probe"), Extras()):
-        asked = body(protocol, model, short, extras, contract=contract)
-        request = endpoint.request(path(protocol, model), encode(asked))
-        async with Pool(endpoint, stall_s=PROBE_S, timeout_s=PROBE_S) as pool:
+        request = request_bytes(endpoint, protocol, model, short, extras, contract=contract)
+        async with open_pool(endpoint, protocol, stall_s=PROBE_S, timeout_s=PROBE_S) as pool:
             sent = Sent(short, "warm_up", await pool.send(request), None, 0.0)
-        by_ids = to_record(sent, protocol, "token_ids", 0.0)
-        if by_ids.error is None:
-            return Abilities("token_ids", extras.ignore_eos)
+        ends = extras.ignore_eos and has_ignore_eos(protocol, contract)
+        salts = extras.ignore_eos or in_text
+        if to_record(sent, protocol, exact, 0.0).error is None:
+            return Abilities(exact, ends, salts)
         by_usage = to_record(sent, protocol, "usage", 0.0)
         if by_usage.error is None:
-            return Abilities(by_usage.token_source or "events", extras.ignore_eos)
+            return Abilities(by_usage.token_source or "events", ends, salts)
         message = f"{by_usage.error}: {by_usage.error_message}"
+    where = endpoint.grpc if protocol == "triton-grpc" else endpoint.url
+    check = "--protocol, --triton-contract and --model" if in_text else "--protocol and --model"
     raise ValueError(
-        f"{endpoint.url}{path(protocol, model)} does not answer a request of {PROBE_TOKENS} "
-        f"tokens ({message}); check --protocol and --model"
+        f"{where}{path(protocol, model)} does not answer a request of {PROBE_TOKENS} "
+        f"tokens ({message}); check {check}"
     )
 
 

@@ -2,19 +2,22 @@
 The request of a workload's item in each API, and what the events of its answer say.
 
 Source of the fields: OpenAI's API reference; vLLM 0.32 (`ignore_eos`, `return_token_ids`,
-`cache_salt`); the Triton generate extension and its vLLM and python backends.
+`cache_salt`); the Triton generate extension and its vLLM and python backends, whose inputs have the
+same names over gRPC.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
-from benchmarks.records import Item, Protocol
+from benchmarks.records import TRITON_PROTOCOLS, Item, Protocol, TritonContract
 
 Message = dict[str, Any]
-TritonContract = Literal["python-backend", "vllm-backend", "tensorrtllm"]
+# Gemma has a token for each digit, so that every prompt gets as many more tokens as any other.
+SALT_DIGITS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +25,7 @@ class Extras:
     """What beyond the API is asked for; a server that refuses it is asked without."""
 
     ignore_eos: bool = False  # answers of exactly max_tokens
-    token_ids: bool = False  # vLLM's return_token_ids: the ids in every event
+    token_ids: bool = False  # vLLM's return_token_ids; Triton's count of each response's tokens
     continuous_usage: bool = False
     cache_salt: str | None = None  # no prefix-cache block is shared with another salt
 
@@ -36,6 +39,7 @@ class Event:
     token_ids: list[int] | None = None
     num_tokens: int | None = None  # of this event alone
     finish_reason: str | None = None
+    says_if_finished: bool = False  # an event with a reason must come
     prompt_tokens: int | None = None
     output_tokens: int | None = None  # so far, by the usage
     cached_tokens: int | None = None
@@ -48,7 +52,13 @@ def path(protocol: Protocol, model: str) -> str:
         "openai-chat": "/v1/chat/completions",
         "openai-completions": "/v1/completions",
         "triton-generate": f"/v2/models/{model}/generate_stream",
+        "triton-grpc": "/inference.GRPCInferenceService/ModelStreamInfer",
     }[protocol]
+
+
+def has_ignore_eos(protocol: Protocol, contract: TritonContract) -> bool:
+    """Whether a request can ask for an answer of exactly max_tokens."""
+    return protocol not in TRITON_PROTOCOLS or contract == "vllm-backend"
 
 
 def body(
@@ -66,8 +76,8 @@ def body(
     Raises:
         ValueError: the protocol has no place for the item's kind of prompt.
     """
-    if protocol == "triton-generate":
-        return _triton_body(item, extras, contract)
+    if protocol in TRITON_PROTOCOLS:
+        return _triton_body(protocol, item, extras, contract)
     asked: dict[str, Any] = {
         "model": model,
         "max_tokens": item.max_tokens,
@@ -109,23 +119,44 @@ def _text(item: Item, protocol: Protocol) -> str:
     )
 
 
-def _triton_body(item: Item, extras: Extras, contract: TritonContract) -> dict[str, Any]:
-    text = _text(item, "triton-generate")
+def salted(text: str, salt: str | None) -> str:
+    """
+    The text after digits that the salt decides: another first block of a prefix cache.
+
+    For protocols that have no `cache_salt`.
+    """
+    if salt is None:
+        return text
+    digest = hashlib.blake2b(salt.encode(), digest_size=8).digest()
+    return f"{int.from_bytes(digest) % 10**SALT_DIGITS:0{SALT_DIGITS}d} {text}"
+
+
+def _triton_body(
+    protocol: Protocol, item: Item, extras: Extras, contract: TritonContract
+) -> dict[str, Any]:
+    if item.conversation is not None:
+        raise ValueError(
+            f"request {item.index} of the workload is a turn of a conversation, and {protocol} "
+            "takes text; choose openai-chat or another workload"
+        )
+    text = salted(_text(item, protocol), extras.cache_salt)
     if contract == "vllm-backend":
         sampling = {
             "temperature": 0,
             "max_tokens": item.max_tokens,
             "ignore_eos": extras.ignore_eos,
         }
-        flags = {"return_num_output_tokens": True, "return_num_input_tokens": True}
-        flags |= {"return_finish_reason": True, "exclude_input_in_output": True, "stream": True}
+        flags = {"exclude_input_in_output": True, "stream": True}
+        if extras.token_ids:
+            flags |= {"return_num_output_tokens": True, "return_num_input_tokens": True}
+            flags["return_finish_reason"] = True
         # A JSON object becomes the STRING input of that name, as perf_analyzer sends it.
         return {"text_input": text, "sampling_parameters": json.dumps(sampling), **flags}
     if contract == "tensorrtllm":
         return {
             "text_input": text,
             "max_tokens": item.max_tokens,
-            "temperature": 0,
+            "temperature": 0.0,
             "stream": True,
         }
     return {
@@ -140,7 +171,7 @@ def read_event(protocol: Protocol, said: dict[str, Any]) -> Event:
     """What one event's JSON says; unknown keys are none of our business."""
     if said.get("error") is not None and "choices" not in said:
         return Event(error=_error_text(said["error"]))
-    if protocol == "triton-generate":
+    if protocol in TRITON_PROTOCOLS:
         return _triton_event(said)
     event = Event()
     for choice in said.get("choices") or []:
@@ -169,11 +200,13 @@ def _choice_text(choice: dict[str, Any]) -> str:
 
 
 def _triton_event(said: dict[str, Any]) -> Event:
-    text = said.get("text_output")
+    text, reason = said.get("text_output"), _scalar(said.get("finish_reason"))
     return Event(
         has_choice=text is not None,
         text="".join(text) if isinstance(text, list) else text or "",
-        finish_reason=_scalar(said.get("finish_reason")),
+        # The vLLM backend writes Python's None as text until there is a reason.
+        finish_reason=None if reason == "None" else reason,
+        says_if_finished=reason is not None,
         prompt_tokens=_scalar(said.get("num_input_tokens")),
         # The vLLM backend counts each response's own tokens, not those so far.
         num_tokens=_scalar(said.get("num_output_tokens")),

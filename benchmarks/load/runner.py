@@ -8,19 +8,19 @@ still running when the last measured request was sent is allowed to finish.
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from typing import Any
 
 from benchmarks.load.answer import Sent, to_record
-from benchmarks.load.connection import Endpoint, Pool
+from benchmarks.load.connection import Endpoint
 from benchmarks.load.health import HealthMonitor
-from benchmarks.load.protocols import Extras, Message, TritonContract, body, path
+from benchmarks.load.protocols import Extras, Message
 from benchmarks.load.schedule import arrival_times_s, trace_times_s, units
+from benchmarks.load.wire import open_pool, request_bytes
 from benchmarks.records import (
+    TRITON_PROTOCOLS,
     ClientHealth,
     Item,
     Load,
@@ -28,6 +28,7 @@ from benchmarks.records import (
     Protocol,
     RequestRecord,
     TokenSource,
+    TritonContract,
 )
 
 # Connections opened before an open loop begins; more are opened as they are needed.
@@ -47,7 +48,8 @@ class Sending:
     token_source: TokenSource = "token_ids"
     ignore_eos: bool = True
     # Of the run: no request finds prefix-cache blocks of another run's; with salt_each, neither
-    # those of another request (or conversation) of its own.
+    # those of another request (or conversation) of its own. Triton's protocols have no field for
+    # a salt: with salt_each it stands in front of each prompt, else it is left out.
     salt: str | None = None
     salt_each: bool = True
     contract: TritonContract = "python-backend"
@@ -57,22 +59,31 @@ class Sending:
 
     def request(self, item: Item, phase: Phase, history: list[Message] | None = None) -> bytes:
         """The bytes of one request."""
-        who = f"-{phase}-{item.conversation or item.index}" if self.salt_each else ""
         extras = Extras(
             ignore_eos=self.ignore_eos,
-            token_ids=self.token_source == "token_ids",
+            token_ids=self.token_source in ("token_ids", "event_counts"),
             continuous_usage=self.token_source == "continuous_usage",
-            cache_salt=f"{self.salt}{who}" if self.salt else None,
+            cache_salt=self._cache_salt(item, phase),
         )
-        asked = body(
-            self.protocol, self.model, item, extras, history=history, contract=self.contract
+        return request_bytes(
+            self.endpoint,
+            self.protocol,
+            self.model,
+            item,
+            extras,
+            history=history,
+            contract=self.contract,
         )
-        return self.endpoint.request(path(self.protocol, self.model), encode(asked))
 
+    @property
+    def salts_text(self) -> bool:
+        """Whether a prompt begins with its salt."""
+        return bool(self.salt) and self.salt_each and self.protocol in TRITON_PROTOCOLS
 
-def encode(asked: dict[str, Any]) -> bytes:
-    """A body's bytes."""
-    return json.dumps(asked, ensure_ascii=False).encode()
+    def _cache_salt(self, item: Item, phase: Phase) -> str | None:
+        if self.salt and self.salt_each:
+            return f"{self.salt}-{phase}-{item.conversation or item.index}"
+        return None if self.protocol in TRITON_PROTOCOLS else self.salt
 
 
 @dataclass
@@ -130,7 +141,12 @@ class _Run:
         self.health = HealthMonitor()
         self.measured_began = False
         self.num_done = 0
-        self.pool = Pool(sending.endpoint, stall_s=sending.stall_s, timeout_s=sending.timeout_s)
+        self.pool = open_pool(
+            sending.endpoint,
+            sending.protocol,
+            stall_s=sending.stall_s,
+            timeout_s=sending.timeout_s,
+        )
         self.places = asyncio.Semaphore(load.max_concurrency) if load.max_concurrency else None
         self.beside: list[asyncio.Task[None]] = []
 

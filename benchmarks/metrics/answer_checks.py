@@ -95,7 +95,9 @@ def usage_tokens(ok: Sequence[RequestRecord]) -> Check:
     name = "usage_tokens"
     told = [record for record in ok if record.usage_output_tokens is not None]
     if not told:
-        return not_measured(name, "the server sends no usage; the tokens are our own count")
+        by_server = bool(ok) and ok[0].token_source == "event_counts"
+        what = "the server's count of each response" if by_server else "our own count"
+        return not_measured(name, f"the server sends no usage; the tokens are {what}")
     if told[0].token_source == "continuous_usage":
         return not_measured(name, "the tokens come from the usage itself; ask for token ids")
     pairs = [(record.usage_output_tokens or 0, _counted(record)) for record in told]

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from benchmarks.records import TRITON_PROTOCOLS
 from benchmarks.servers import llamacpp
 from benchmarks.servers.errors import ServerError
 from benchmarks.servers.targets import TargetSpec
@@ -54,8 +55,14 @@ async def command(spec: TargetSpec, port: int, on_progress: Progress | None = No
 
 
 async def _gemma_serve(spec: TargetSpec, port: int) -> Command:
-    words = [sys.executable, "-m", "gemma_serve", "serve", spec.what, *_sets(spec)]
-    return Command([*words, "--set", f"server.port={port}"], "/readyz")
+    settings = list(spec.settings)
+    if spec.protocol in TRITON_PROTOCOLS and spec.contract is not None:
+        settings.append(f"triton.contract={spec.contract}")
+    if spec.grpc is not None:
+        settings.append(f"server.grpc_port={spec.grpc.rpartition(':')[2]}")
+    settings.append(f"server.port={port}")
+    words = [sys.executable, "-m", "gemma_serve", "serve", spec.what, *_sets(settings)]
+    return Command(words, "/readyz")
 
 
 async def _vllm(spec: TargetSpec, port: int) -> Command:
@@ -101,13 +108,13 @@ async def _local(_model: str) -> str:
 
 
 async def _check(spec: TargetSpec) -> dict[str, Any]:
-    words = [sys.executable, "-m", "gemma_serve", "check", spec.what, "--json", *_sets(spec)]
-    shown: dict[str, Any] = json.loads(await _output(words))
+    words = [sys.executable, "-m", "gemma_serve", "check", spec.what, "--json"]
+    shown: dict[str, Any] = json.loads(await _output([*words, *_sets(spec.settings)]))
     return shown
 
 
-def _sets(spec: TargetSpec) -> list[str]:
-    return [word for setting in spec.settings for word in ("--set", setting)]
+def _sets(settings: Sequence[str]) -> list[str]:
+    return [word for setting in settings for word in ("--set", setting)]
 
 
 async def _output(words: Sequence[str]) -> str:

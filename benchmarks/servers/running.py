@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import signal
 import socket
 import tempfile
@@ -98,6 +99,8 @@ async def started(
         if log is None:
             log = Path(stack.enter_context(tempfile.TemporaryDirectory()), "server.log")
         port = free_port()
+        if spec.protocol == "triton-grpc":
+            spec = dataclasses.replace(spec, grpc=f"127.0.0.1:{free_port()}")
         how = await command(spec, port, on_progress)
         began_s = time.monotonic()
         tree = Tree(how.words, log, how.environ)

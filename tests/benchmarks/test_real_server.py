@@ -12,6 +12,7 @@ import pytest
 
 from benchmarks.records import Comparison, Run
 from tests.benchmarks.slow_proxy import slowed
+from tests.conftest import ServeProfile
 from tests.servers import Server
 
 BOUND_S = 300
@@ -101,6 +102,74 @@ def test_prefix_groups_are_found_in_the_cache(tiny_server: Server, tmp_path: Pat
     assert run.workload.cache == "warm"
     assert run.server is not None
     assert run.server.prefix_cache_hits
+
+
+def spoken(server: Server, protocol: str, contract: str = "python-backend") -> str:
+    """The server as a target of a protocol."""
+    address = f"{server.base_url},protocol={protocol},grpc={server.grpc_address}"
+    return f"{address},contract={contract}"
+
+
+def assert_counted(run: Run, num_tokens: int) -> None:
+    """
+    The run's tokens are what the engine counted, and its warm-up's at most.
+
+    `num_tokens` is that of the measured requests; the warm-up has as many again.
+    """
+    full = run.metrics.full_run
+    assert red(run) == set()
+    assert full.num_failed == 0
+    assert run.server is not None
+    assert run.server.generation_tokens is not None
+    assert full.output_tokens <= num_tokens <= run.server.generation_tokens <= 2 * num_tokens
+
+
+@pytest.mark.parametrize("protocol", ["triton-generate", "triton-grpc"])
+def test_python_backend_counts_texts_and_says_so(
+    tiny_server: Server, tmp_path: Path, protocol: str
+) -> None:
+    """Its responses have no counts and no ignore_eos: the record says that texts were counted."""
+    run = run_of(
+        bench("run", spoken(tiny_server, protocol), "--concurrency", "4", "--requests", "8",
+              "--warm-up", "8", "--input", "24", "--output", "16", "--json", "--out", tmp_path)
+    )  # fmt: skip
+
+    assert_counted(run, 8 * 16)
+    assert (run.target.protocol, run.target.contract) == (protocol, "python-backend")
+    assert (run.token_source, run.workload.ignore_eos) == ("events", False)
+    assert run.metrics.full_run.num_ok == 8
+    assert run.metrics.full_run.output_tokens >= 8
+
+
+def test_two_protocols_of_one_server(
+    serve_profile: ServeProfile, tiny_profile: Path, tmp_path: Path
+) -> None:
+    """
+    With the vLLM backend's contract every token is counted, over HTTP and gRPC as in OpenAI's.
+
+    The pairs' prompts are long enough to be found in the prefix cache, and are not.
+    """
+    settings = ["triton.contract=vllm-backend", "server.grpc_port=0"]
+    words = ["--concurrency", "2", "--requests", "6", "--warm-up", "6", "--input", "100",
+             "--output", "16", "--looks", "6", "--aa-pairs", "2"]  # fmt: skip
+    with serve_profile(tiny_profile, settings) as server:
+        for protocol in ("triton-generate", "triton-grpc"):
+            out = tmp_path / protocol
+            done = bench("compare", spoken(server, protocol, "vllm-backend"),
+                         spoken(server, "openai-chat"), *words, "--out", out)  # fmt: skip
+            assert (out / "compare.json").is_file(), done.stderr
+            for path in sorted(out.glob("a_*/run.json")):
+                run = Run.model_validate_json(path.read_text())
+                exact = "event_counts" if run.target.protocol == protocol else "token_ids"
+                assert_counted(run, 6 * 16)
+                assert (run.token_source, run.metrics.full_run.output_tokens) == (exact, 6 * 16)
+                assert run.server is not None
+                assert run.server.prefix_cache_queries
+                assert run.server.prefix_cache_hits == 0
+            assert len(list(out.glob("a_a-*/run.json"))) == 4
+            record = Comparison.model_validate_json((out / "compare.json").read_text())
+            assert (record.a.protocol, record.b.protocol) == (protocol, "openai-chat")
+            assert "8 digits" in record.workload.description
 
 
 def compared(a: str, b: str, out: Path, *options: str) -> tuple[Comparison, dict[str, Any]]:

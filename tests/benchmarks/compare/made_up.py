@@ -10,6 +10,7 @@ from benchmarks.records import (
     Distribution,
     Load,
     Metrics,
+    Protocol,
     RequestRecord,
     Run,
     ServerSide,
@@ -25,6 +26,8 @@ def made_up_run(
     *,
     label: str = "a",
     sha256: str = "0",
+    protocol: Protocol = "openai-completions",
+    prompt_tokens: int = 1000,
     red: Sequence[str] = (),
     ttft_s: float | None = None,
     tpot_s: float | None = None,
@@ -39,7 +42,7 @@ def made_up_run(
         num_ok=10,
         num_failed=0,
         output_tokens=1000,
-        prompt_tokens=1000,
+        prompt_tokens=prompt_tokens,
         output_tps=tps,
         distributions={
             name: Distribution(unit="s", n=10, p50=value)
@@ -68,9 +71,7 @@ def made_up_run(
             ignore_eos=True,
         ),
         load=Load(mode="closed", concurrency=1),
-        target=Target(
-            url="http://localhost", protocol="openai-completions", model="m", label=label
-        ),
+        target=Target(url="http://localhost", protocol=protocol, model="m", label=label),
         host={"cores": 2},
         phases=[],
         validity=Validity(verdict="INVALID" if red else "VALID", checks=checks),

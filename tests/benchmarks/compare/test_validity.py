@@ -30,6 +30,21 @@ def message(validity: Validity, name: str) -> str:
     return found
 
 
+def test_prompts_by_protocol() -> None:
+    """Two protocols' prompts are told by their tokens a request; one protocol's are no question."""
+    two = pair(
+        a={"protocol": "triton-grpc", "prompt_tokens": 720},
+        b={"protocol": "openai-chat", "prompt_tokens": 640},
+    )
+    found = merge([], [two])
+
+    assert found.verdict == "VALID"
+    assert message(found, "prompts_by_protocol") == (
+        "the same prompts are 72.0 tokens in A and 64.0 in B, by openai-chat and triton-grpc"
+    )
+    assert "prompts_by_protocol" not in {check.name for check in merge([], [pair()]).checks}
+
+
 def test_valid() -> None:
     """Where every block is valid, so is the comparison; each arm has each check once."""
     found = merge([pair()], [pair(1), pair(2)])

@@ -134,7 +134,14 @@ def test_usage_that_cannot_be_checked() -> None:
 @pytest.mark.parametrize(
     ("fields", "why"),
     [
-        ({"usage_output_tokens": None}, "the server sends no usage"),
+        (
+            {"usage_output_tokens": None},
+            "the server sends no usage; the tokens are our own count",
+        ),
+        (
+            {"usage_output_tokens": None, "token_source": "event_counts"},
+            "the server sends no usage; the tokens are the server's count of each response",
+        ),
         ({"token_source": "continuous_usage"}, "the tokens come from the usage itself"),
     ],
 )

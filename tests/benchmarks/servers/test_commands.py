@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import os
 from pathlib import Path
 
@@ -27,6 +28,19 @@ def test_profile() -> None:
         "-m gemma_serve serve p.yaml --set max_model_len=64 --set server.port=1234"
     )
     assert how.ready_path == "/readyz"
+
+
+def test_profile_that_is_spoken_to_as_triton() -> None:
+    """Our server gets the contract and the gRPC port; spoken to as OpenAI's it gets neither."""
+    spec = parse_target("profile:p,protocol=triton-grpc,contract=vllm-backend,--set a=b")
+    spec = dataclasses.replace(spec, grpc="127.0.0.1:5678")
+    words = asyncio.run(command(spec, 1234)).words
+
+    assert " ".join(words[3:]) == (
+        "serve p --set a=b --set triton.contract=vllm-backend --set server.grpc_port=5678 "
+        "--set server.port=1234"
+    )
+    assert "triton" not in " ".join(made("profile:p,protocol=openai-chat").words)
 
 
 def test_vllm_gets_what_check_shows(tmp_path: Path) -> None:
