@@ -57,7 +57,9 @@ def check(
     set_: SetOption = None,
     gpu: Annotated[
         str | None,
-        typer.Option(help="Resolve for h100, h200, a100, l4, b200 or none (CPU) instead of here."),
+        typer.Option(
+            help="Resolve for h100, h200, a100-40, a100-80, l4, b200 or none (CPU) instead of here."
+        ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -92,17 +94,16 @@ def profiles(as_json: JsonOption = False) -> None:
     if as_json:
         print(json.dumps([asdict(summary) for summary in found], indent=2))
         return
-    table = Table("profile", "model", "dtype", "TP", "GPU GiB", "tested on", "what it is for")
+    table = Table("profile", "GPUs", "what it is for", "run on", box=None, pad_edge=False)
+    for column in table.columns[:2]:
+        column.no_wrap = True
     for summary in found:
         gpu_gib = summary.gpu_memory_gib
         table.add_row(
             summary.name,
-            summary.model,
-            summary.dtype,
-            str(summary.tensor_parallel_size),
-            f"{gpu_gib:g}" if gpu_gib else "-",
-            ", ".join(summary.tested_on) or "not run on a GPU",
+            f"{summary.tensor_parallel_size} x {gpu_gib:g} GiB" if gpu_gib else "none",
             summary.description or "",
+            ", ".join(summary.tested_on) or "none yet",
         )
     Console().print(table)
 

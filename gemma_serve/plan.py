@@ -56,7 +56,8 @@ def plan_check(loaded: LoadedProfile, gpu: str | None, say: Callable[[str], None
     Resolve without fetching or preparing anything, for `gemma-serve check`.
 
     Args:
-        gpu: h100, h200, a100, l4, b200 or none (CPU), instead of this machine.
+        gpu: a name that `platform.simulated` knows (h100, l4, ...), or none (CPU), instead of this
+            machine.
     """
     platform = platforms.simulated(gpu) if gpu else platforms.detect()
     installed = installed_vllm(cache_dir(), say) or PINNED_VLLM

@@ -65,6 +65,18 @@ def test_version() -> None:
     assert vllm.startswith("vllm")
 
 
+def test_profiles_for_people() -> None:
+    """Each profile says what hardware it wants, and whether it was ever run."""
+    lines = [" ".join(line.split()) for line in run("profiles").stdout.splitlines()]
+
+    (large,) = [line for line in lines if line.startswith("gemma-3-27b-it ")]
+    assert large.startswith("gemma-3-27b-it 2 x 79 GiB Gemma 3 27B")
+    assert large.endswith("none yet")
+    (embedded,) = [line for line in lines if line.startswith("gemma-3-270m ")]
+    assert embedded.startswith("gemma-3-270m none Embedded Gemma 3")
+    assert not embedded.endswith("none yet")
+
+
 def test_profiles_as_json() -> None:
     """The packaged profiles for machines, the default one among them."""
     found = json.loads(run("profiles", "--json").stdout)
@@ -111,7 +123,7 @@ def test_check_does_not_import_vllm() -> None:
         (
             ["check", "gemma-2-9b-it", "--gpu", "h900"],
             3,
-            "GPU 'h900' is not known; use h100, h200, a100, l4, b200 or none.",
+            "GPU 'h900' is not known; use h100, h200, a100, a100-40, a100-80, l4, b200 or none.",
         ),
         (
             ["check", "gemma-2-9b-it", "--gpu", "l4", "--set", "tensor_parallel_size=3"],

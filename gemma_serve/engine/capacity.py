@@ -7,6 +7,7 @@ from gemma_serve.errors import StartupError
 
 _PARALLEL = ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size")
 _GIB = 2**30
+_GPU_MEMORY_UTILIZATION = 0.92  # vLLM 0.32's default
 
 
 def parallel_args(context: Context) -> Derived:
@@ -130,12 +131,15 @@ def _check_gpu_memory(context: Context) -> None:
     weights = _weight_bytes(context)
     if weights is None or context.engine("cpu_offload_gb") or context.engine("offload_group_size"):
         return
-    share_gib = weights / context.num_workers / _GIB
-    if share_gib > context.platform.memory_gib:
+    needed_gib = weights / context.num_workers / _GIB
+    usable = context.engine("gpu_memory_utilization", _GPU_MEMORY_UTILIZATION)
+    allowed_gib = usable * context.platform.memory_gib
+    if needed_gib > allowed_gib:
         raise StartupError(
-            f"{context.checkpoint.model} needs {share_gib:.1f} GiB for its weights on each GPU and "
-            f"{context.platform.name} has {context.platform.memory_gib:.1f} GiB; raise "
-            "tensor_parallel_size, or serve a smaller or quantised model."
+            f"{context.checkpoint.model} needs {needed_gib:.1f} GiB for its weights on each GPU, "
+            f"and of the {context.platform.memory_gib:.1f} GiB of {context.platform.name} vLLM may "
+            f"take {allowed_gib:.1f}; raise tensor_parallel_size, or serve a smaller or quantised "
+            "model."
         )
 
 
@@ -148,5 +152,13 @@ def _weight_bytes(context: Context) -> int | None:
         return stored
     config = context.checkpoint.config
     stored_width = 4 if str(config.get("dtype", config.get("torch_dtype"))) == "float32" else 2
-    served_width = {"fp32": 4, "bf16": 2, "fp8": 1}[context.profile.dtype]
-    return stored * served_width // stored_width
+    if context.profile.dtype == "fp32":
+        return stored * 4 // stored_width
+    bf16 = stored * 2 // stored_width
+    return _online_fp8_bytes(context, bf16) if context.profile.dtype == "fp8" else bf16
+
+
+def _online_fp8_bytes(context: Context, bf16: int) -> int:
+    """Half of all but the embeddings, which vLLM does not quantise."""
+    embeddings = min(2 * context.checkpoint.num_embedding_parameters, bf16)
+    return embeddings + (bf16 - embeddings) // 2

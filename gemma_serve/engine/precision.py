@@ -9,9 +9,15 @@ from gemma_serve.gemma.family import Generation
 _BF16_CAPABILITY = (8, 0)
 _FP8_CAPABILITY = (8, 9)  # FP8 tensor cores
 
-# Left in bf16 when vLLM quantises online: image and audio towers, as in the published FP8
-# checkpoints, and the per-layer embeddings of 3n and 4 E, whose quality FP8 ruins.
-_KEPT_IN_BF16 = ["*vision_tower*", "*audio_tower*", "*per_layer_model_projection*"]
+# Left in bf16 when vLLM quantises online, as in the published FP8 checkpoints: what makes
+# embeddings of images and audio, and what belongs to the embeddings for each layer (3n, 4 E), whose
+# quality FP8 ruins. Token embeddings and MoE routers need no mention: vLLM leaves them alone.
+_OF_IMAGES = ["*vision_tower*"]
+_OF_IMAGES_SINCE_3N = ["*embed_vision*", "*vision_embedder*"]  # 4 12B has the latter for a tower
+_OF_AUDIO = ["*audio_tower*", "*embed_audio*"]
+_OF_LAYER_EMBEDDINGS = ["*per_layer_*"]
+# AltUp's matrices of 4 x 4, too small for FP8 kernels, and LAuReL's of low rank.
+_OF_GEMMA_3N = ["*altup*", "*laurel*"]
 
 
 def precision_args(context: Context) -> Derived:
@@ -86,18 +92,22 @@ def _online_fp8(context: Context, origin: str) -> Derived:
         reason = "quantised while loading; without FP8 cores only the weights are FP8"
     yield Setting("quantization", method, origin, reason)
     if kept := _kept_in_bf16(context):
-        reason = "towers and per-layer embeddings stay bf16, for quality"
+        reason = "what stays bf16, for quality, as in the published FP8 checkpoints"
         yield Setting("quantization_config", {"ignore": kept}, origin, reason)
 
 
 def _kept_in_bf16(context: Context) -> list[str]:
-    has_layer_embeddings = context.checkpoint.generation == Generation.GEMMA_3N or bool(
-        context.checkpoint.text.get("hidden_size_per_layer_input")
-    )
-    vision, audio, projection = _KEPT_IN_BF16
-    takes = context.checkpoint.modalities
-    wanted = {vision: "image" in takes, audio: "audio" in takes, projection: has_layer_embeddings}
-    return [pattern for pattern, applies in wanted.items() if applies]
+    checkpoint, kept = context.checkpoint, list[str]()
+    is_3n = checkpoint.generation == Generation.GEMMA_3N
+    if "image" in checkpoint.modalities:
+        kept += _OF_IMAGES
+        if checkpoint.generation in (Generation.GEMMA_3N, Generation.GEMMA_4):
+            kept += _OF_IMAGES_SINCE_3N
+    if "audio" in checkpoint.modalities:
+        kept += _OF_AUDIO
+    if is_3n or checkpoint.text.get("hidden_size_per_layer_input"):
+        kept += _OF_LAYER_EMBEDDINGS
+    return kept + _OF_GEMMA_3N if is_3n else kept
 
 
 def _kv_cache(context: Context) -> Derived:

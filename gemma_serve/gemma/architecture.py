@@ -49,6 +49,10 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
         "max_position_embeddings": 32_768,
         "sliding_window": 512,
         "sliding_window_pattern": 5,
+        "vocab_size": 262_400,
+        "hidden_size": 2048,
+        "hidden_size_per_layer_input": 256,
+        "vocab_size_per_layer_input": 262_144,
     },
     "gemma4_text": {
         "num_hidden_layers": 30,
@@ -86,7 +90,7 @@ class Checkpoint:
     generation: Generation | None
     has_chat_template: bool | None  # None: not known without fetching more
     quant_method: str | None
-    weight_bytes: int | None  # as stored; the packaged facts say it at bf16
+    weight_bytes: int | None  # as stored
     generation_config: Mapping[str, Any] | None = None  # None: not known without fetching more
     added_tokens: Mapping[str, int] = field(default_factory=dict)  # empty: no tokenizer here
 
@@ -150,6 +154,16 @@ class Checkpoint:
         if not any(sizes) and self.num_attention_heads and self.text.get("hidden_size"):
             sizes = [self.text["hidden_size"] // self.num_attention_heads]
         return frozenset(size for size in sizes if size)
+
+    @property
+    def num_embedding_parameters(self) -> int:
+        """Parameters of the token embeddings, and of those for each layer that 3n and 4 E have."""
+        text = self.text
+        shared = text.get("vocab_size", 0) * text.get("hidden_size", 0)
+        of_one_layer = text.get("vocab_size_per_layer_input", text.get("vocab_size", 0)) * (
+            text.get("hidden_size_per_layer_input") or 0
+        )
+        return int(shared + of_one_layer * (self.num_hidden_layers or 0))
 
     @property
     def sliding_window(self) -> int | None:

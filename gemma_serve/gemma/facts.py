@@ -1,4 +1,4 @@
-"""The packaged facts about Google's own checkpoints (`facts.yaml`), by Hugging Face id."""
+"""The packaged facts about checkpoints (`facts.yaml`), nearly all Google's own, by their id."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ import yaml
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known of an official checkpoint without having it."""
+    """What is known of a checkpoint without having it."""
 
     model: str
     config: Mapping[str, Any]  # shaped as its config.json
-    weight_bytes: int  # at bf16
+    weight_bytes: int  # as stored
     has_chat_template: bool
     added_tokens: Mapping[str, int]  # of its tokenizer, as far as the family needs them
 
 
 def facts_for(model: str) -> Facts | None:
-    """The facts of an official id, spelt as on the Hub in any case; None for any other."""
+    """The facts of an id as on the Hub, in any case; None where nothing is known of it."""
     return _by_id().get(model.lower())
 
 
-def official_ids() -> tuple[str, ...]:
+def known_ids() -> tuple[str, ...]:
     """Every id that the facts know."""
     return tuple(facts.model for facts in _by_id().values())
 

@@ -42,6 +42,7 @@ FIELDS = frozenset(
         "max_lora_rank",
         "max_num_queued_reqs",
         "max_num_queued_tokens",
+        "scheduling_policy",
         "reasoning_parser",
         "attention_config",
         "attention_backend",

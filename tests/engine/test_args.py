@@ -25,6 +25,8 @@ from tests.engine.derive import (
 SMALL = "google/gemma-3-270m-it"
 BLOCK_FP8 = {"quant_method": "fp8", "weight_block_size": [128, 128]}
 INT4 = {"quant_method": "gptq", "bits": 4}
+FROM_IMAGES = ["*vision_tower*", "*embed_vision*", "*vision_embedder*"]
+FROM_AUDIO = ["*audio_tower*", "*embed_audio*"]
 
 
 def quantised(quantization: dict[str, Any]) -> Any:
@@ -133,15 +135,16 @@ def test_precision_by_gpu(
     ("model", "kept"),
     [
         ("google/gemma-3-4b-it", ["*vision_tower*"]),
-        ("google/gemma-4-31B-it", ["*vision_tower*"]),
+        ("google/gemma-4-31B-it", FROM_IMAGES),
+        ("google/gemma-4-E4B-it", [*FROM_IMAGES, *FROM_AUDIO, "*per_layer_*"]),
         (
-            "google/gemma-4-E4B-it",
-            ["*vision_tower*", "*audio_tower*", "*per_layer_model_projection*"],
+            "google/gemma-3n-E4B-it",
+            [*FROM_IMAGES, *FROM_AUDIO, "*per_layer_*", "*altup*", "*laurel*"],
         ),
     ],
 )
 def test_parts_that_stay_bf16(tmp_path: Path, model: str, kept: list[str]) -> None:
-    """Towers and per-layer embeddings are not quantised."""
+    """Towers, embeddings for each layer and Gemma 3n's small matrices are not quantised."""
     kwargs = derive(tmp_path, "h200", model=model, dtype="fp8").engine_kwargs()
     assert kwargs["quantization_config"] == {"ignore": kept}
 
@@ -305,8 +308,31 @@ def test_gpu_measures_its_kv_cache_itself(tmp_path: Path) -> None:
         (
             "l4",
             {"model": "google/gemma-4-31B-it", "tensor_parallel_size": 2},
-            "google/gemma-4-31B-it needs 27.5 GiB for its weights on each GPU and NVIDIA L4 has "
-            "22.5 GiB; raise tensor_parallel_size, or serve a smaller or quantised model.",
+            "google/gemma-4-31B-it needs 29.1 GiB for its weights on each GPU, and of the 22.5 GiB "
+            "of NVIDIA L4 vLLM may take 20.7; raise tensor_parallel_size, or serve a smaller or "
+            "quantised model.",
+        ),
+        (
+            "l4",
+            {
+                "model": "google/gemma-4-E4B-it",
+                "engine": {"gpu_memory_utilization": 0.5},
+            },
+            "google/gemma-4-E4B-it needs 14.8 GiB for its weights on each GPU, and of the 22.5 GiB "
+            "of NVIDIA L4 vLLM may take 11.2; raise tensor_parallel_size, or serve a smaller or "
+            "quantised model.",
+        ),
+        (
+            "a100-40",
+            {
+                "model": "google/gemma-4-31B-it",
+                "dtype": "fp8",
+                "engine": {"gpu_memory_utilization": 0.75},
+            },
+            # 2.6 GiB of embeddings as they are, and half of the other 55.7
+            "google/gemma-4-31B-it needs 30.5 GiB for its weights on each GPU, and of the 39.4 GiB "
+            "of NVIDIA A100 40GB vLLM may take 29.5; raise tensor_parallel_size, or serve a "
+            "smaller or quantised model.",
         ),
     ],
 )

@@ -111,5 +111,5 @@ def test_unknown_gpu_is_refused() -> None:
     with pytest.raises(StartupError) as caught:
         simulated("h1000")
     assert caught.value.message == (
-        "GPU 'h1000' is not known; use h100, h200, a100, l4, b200 or none."
+        "GPU 'h1000' is not known; use h100, h200, a100, a100-40, a100-80, l4, b200 or none."
     )

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from gemma_serve.engine import vllm as door
+from gemma_serve.engine.capacity import _GPU_MEMORY_UTILIZATION
 from gemma_serve.engine.requirements import _PLUGINS
 from gemma_serve.engine.vllm import engine, errors, fields, protocol, render, renderer
 from gemma_serve.errors import InternalError, NotFoundError, RequestError, UnavailableError
@@ -30,7 +31,7 @@ ENGINE_ARGS = [
     *("distributed_executor_backend", "attention_config", "attention_backend"),
     *("language_model_only", "limit_mm_per_prompt", "speculative_config", "reasoning_parser"),
     *("enable_lora", "max_loras", "max_lora_rank"),
-    *("max_num_queued_reqs", "max_num_queued_tokens"),
+    *("max_num_queued_reqs", "max_num_queued_tokens", "scheduling_policy"),
     *("mm_processor_kwargs", "override_generation_config"),
 ]
 # What engine/serving.py sets for the serving objects, and what `wire` sets itself.
@@ -112,6 +113,11 @@ def test_engine_config_is_made_by_a_method() -> None:
 def test_engine_argument(name: str) -> None:
     """Each argument that a profile can become is a field of AsyncEngineArgs."""
     assert name in fields.engine_fields()
+
+
+def test_share_of_a_gpu() -> None:
+    """Of a GPU's memory vLLM takes what our check of the weights counts with."""
+    assert engine.AsyncEngineArgs.gpu_memory_utilization == _GPU_MEMORY_UTILIZATION
 
 
 def test_engine_client() -> None:

@@ -41,6 +41,7 @@ images: {fetch_urls: true, fetch_timeout_s: 2, max_bytes: 1000, max_soft_tokens:
 server:
   host: 0.0.0.0
   port: 0
+  grpc_port: 8001
   metrics_port: 9090
   api_keys_file: /keys
   cors_allow_origins: [https://example.org]
@@ -48,6 +49,7 @@ server:
   docs: false
 limits: {max_body_bytes: 1_000, max_queued_requests: 5, max_queued_tokens: 7, drain_s: 0}
 slo: {ttft_ms: 200, itl_ms: 12.5}
+triton: {contract: vllm-backend, default_inputs: {stream: false}}
 meta: {description: text, min_vllm_version: 0.32.0, gpu_memory_gib: 80, tested_on: [2026-03-01]}
 engine: {enforce_eager: false, seed: 0}
 env: {VLLM_LOGGING_LEVEL: DEBUG}
