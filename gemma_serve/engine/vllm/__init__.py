@@ -11,7 +11,7 @@ from vllm.utils.gc_utils import freeze_gc_heap
 
 from gemma_serve.engine.vllm.engine import Engine, start, wire
 from gemma_serve.engine.vllm.errors import PARSE_ERRORS, refusal_in_event, translate
-from gemma_serve.engine.vllm.generate import SAMPLING, generate
+from gemma_serve.engine.vllm.generate import generate
 from gemma_serve.engine.vllm.protocol import (
     AnthropicCountTokensRequest,
     AnthropicMessagesRequest,
@@ -24,6 +24,7 @@ from gemma_serve.engine.vllm.protocol import (
     with_cancellation,
 )
 from gemma_serve.engine.vllm.render import RenderedPrompt, render_chat, renderer_without_engine
+from gemma_serve.engine.vllm.sampling import SAMPLING
 
 __all__ = [
     "PARSE_ERRORS",

@@ -23,40 +23,11 @@ from vllm.entrypoints.serve.utils.api_utils import get_max_tokens
 from gemma_serve.engine.pieces import Ask, ChatPrompt, Part, Piece, TextPrompt, Times
 from gemma_serve.engine.vllm.errors import refusal, translate
 from gemma_serve.engine.vllm.protocol import ChatRequest, CompletionRequest
-from gemma_serve.errors import RequestError, UnavailableError
+from gemma_serve.engine.vllm.sampling import check_sampling
+from gemma_serve.errors import InternalError, RequestError, UnavailableError
 
 if TYPE_CHECKING:
     from gemma_serve.engine.vllm.engine import Engine
-
-# What a client may set of a completion; the rest is ours, or would get around the prompt layer.
-SAMPLING = frozenset(
-    {
-        "allowed_token_ids",
-        "bad_words",
-        "frequency_penalty",
-        "ignore_eos",
-        "include_stop_str_in_output",
-        "logit_bias",
-        "logprobs",
-        "max_tokens",
-        "min_p",
-        "min_tokens",
-        "n",
-        "presence_penalty",
-        "repetition_penalty",
-        "response_format",
-        "seed",
-        "skip_special_tokens",
-        "spaces_between_special_tokens",
-        "stop",
-        "stop_token_ids",
-        "structured_outputs",
-        "temperature",
-        "top_k",
-        "top_p",
-        "truncate_prompt_tokens",
-    }
-)
 
 
 async def generate(engine: Engine, ask: Ask) -> AsyncGenerator[Piece, None]:
@@ -98,13 +69,7 @@ def _invalid(error: ValidationError) -> RequestError:
 
 
 def _request(engine: Engine, ask: Ask) -> CompletionRequest | ChatRequest:
-    unknown = sorted(ask.sampling.keys() - SAMPLING)
-    if unknown:
-        raise RequestError(
-            f"The sampling parameter {unknown[0][:60]!r} is not known; use "
-            f"{', '.join(sorted(SAMPLING))}.",
-            param=unknown[0][:60],
-        )
+    check_sampling(ask.sampling)
     shared = {**ask.sampling, "model": ask.model, "stream": ask.stream, "priority": ask.priority}
     prompt = ask.prompt
     if isinstance(prompt, TextPrompt):
@@ -235,6 +200,8 @@ def _part(output: Any) -> Part:
         raise UnavailableError(
             "The engine gave the request up; retry on another instance.", code="aborted"
         )
+    if output.finish_reason == "error":
+        raise InternalError("The engine failed on this request; its log has the details.")
     return Part(
         output.text,
         len(output.token_ids),

@@ -6,6 +6,8 @@ import re
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
+from typing import Any
 
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
@@ -20,7 +22,6 @@ LEAKS = (
     "Traceback",
     "site-packages",
     ".py",
-    "<path>",  # vLLM's word for a path that it has cut out
     sys.prefix,
     tempfile.gettempdir(),
     MARKER,
@@ -33,6 +34,8 @@ CANARY = {
     "temperature": 0,
     "return_token_ids": True,
 }
+# The same for the python backend's contract.
+GENERATE_CANARY = {"text_input": "Rome is", "max_new_tokens": 8, "do_sample": False}
 
 
 def faults(message: object) -> list[str]:
@@ -50,8 +53,8 @@ def faults(message: object) -> list[str]:
 class Witness:
     """Knows the server as it was, and says whether it still is."""
 
-    def __init__(self, server: Server) -> None:
-        self.server, self.http = server, server.client()
+    def __init__(self, server: Server, generate: Mapping[str, Any] = GENERATE_CANARY) -> None:
+        self.server, self.http, self.generate = server, server.client(), generate
         self.processes = self._processes()
         self.answer = self._canary()
         self.log_chars = len(server.output())
@@ -109,8 +112,7 @@ class Witness:
 
     def _canary(self) -> tuple[list[int], str]:
         chat = self.http.post("/v1/chat/completions", json=CANARY)
-        body = {"text_input": "Rome is", "max_new_tokens": 8, "do_sample": False}
-        text = self.http.post("/v2/models/tiny/generate", json=body)
+        text = self.http.post("/v2/models/tiny/generate", json=self.generate)
         assert (chat.status_code, text.status_code) == (200, 200), (chat.text, text.text)
         return chat.json()["choices"][0]["token_ids"], text.json()["text_output"]
 
