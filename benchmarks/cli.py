@@ -33,7 +33,8 @@ from benchmarks.workload import Workload
 from benchmarks.write import default_directory, write_comparison, write_sweep
 
 app = typer.Typer(
-    help="Measure tokens per second of any OpenAI-compatible server, or say why it cannot be told.",
+    help="Measure tokens per second of any server of OpenAI's API or KServe v2, or say why it "
+    "cannot be told.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
