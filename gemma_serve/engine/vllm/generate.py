@@ -29,6 +29,9 @@ from gemma_serve.errors import InternalError, RequestError, UnavailableError
 if TYPE_CHECKING:
     from gemma_serve.engine.vllm.engine import Engine
 
+# Where vLLM's chat would take what is left out from generation_config.json.
+NEUTRAL = {"temperature": 1.0, "top_p": 1.0, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}
+
 
 async def generate(engine: Engine, ask: Ask) -> AsyncGenerator[Piece, None]:
     """
@@ -90,7 +93,8 @@ def _request(engine: Engine, ask: Ask) -> CompletionRequest | ChatRequest:
         if value is not None:
             shared[name] = value
     if prompt.is_parsed:
-        shared["stream"] = False  # a call is known when it is complete
+        # A call is known when it is complete.
+        shared = {**NEUTRAL, **shared, "stream": False}
     chat: ChatRequest = ChatRequest.model_validate(shared)
     return chat
 

@@ -365,6 +365,27 @@ def test_many_requests_in_one_stream(client: Any) -> None:
     assert changes > 24, "answered one after another"
 
 
+@pytest.mark.parametrize("parameters", [{}, {"tools": json.dumps(TOOLS)}], ids=["text", "tools"])
+def test_one_id_for_all(client: Any, tiny_server: Server, parameters: dict[str, str]) -> None:
+    """Clients that give every request the same id have all of them answered, also at once."""
+    before = generated_tokens(tiny_server)
+    answers: queue.Queue[Answer] = queue.Queue()
+    inputs = inputs_of(grpcclient, {**GREEDY, "max_new_tokens": 30})
+    for _ in range(6):
+        client.async_infer(
+            "tiny",
+            inputs,
+            lambda result, error: answers.put((result, error)),
+            request_id="same",
+            parameters=parameters,
+        )
+    for _ in range(6):
+        result, error = answers.get(timeout=WAIT_S)
+        assert error is None, error
+        assert result.get_response().id == "same"
+    assert generated_tokens(tiny_server) - before == 6 * 30
+
+
 def test_whole_answers_in_a_stream(client: Any, tiny_server: Server) -> None:
     """Without `stream: true` a request of a stream has one response, which is the final one."""
     stream = Stream(client)

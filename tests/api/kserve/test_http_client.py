@@ -601,6 +601,11 @@ def test_timeout(client: Any, http: httpx.Client, tiny_server: Server) -> None:
     wait_until_idle(tiny_server)
     assert generated_tokens(tiny_server) - before < 4000
 
+    several = values | {"text_input": PROMPTS, "timeout": 200_000}
+    assert http.post(GENERATE, json=several).status_code == 504
+    wait_until_idle(tiny_server)
+    assert generated_tokens(tiny_server) - before < 2 * 4000
+
     answer = http.post(STREAM, json=values | {"stream": True, "timeout": 200_000})
     assert answer.status_code == 200
     *pieces, last = events_of(answer.text)

@@ -570,6 +570,17 @@ def test_tools_by_parameter(client: Any, server: Server) -> None:
     assert call["function"]["name"] == "lamp"
 
 
+def test_defaults_with_tools(http: httpx.Client, server: Server) -> None:
+    """With tools too, what is not sent is vLLM's default and not the checkpoint's."""
+    neutral = {"temperature": 1, "top_p": 1, "top_k": 0, "seed": 7, "ignore_eos": True}
+    want = greedy_chat(server, CHAT, 16, tools=TOOLS, **neutral)["choices"][0]["message"]
+    own = greedy_chat(server, CHAT, 16, tools=TOOLS, temperature=1, seed=7, ignore_eos=True)
+    assert own["choices"][0]["message"]["content"] != want["content"]
+    parameters = {"tools": TOOLS, "seed": 7, "ignore_eos": True}
+    answer = generate(http, text_input=json.dumps(CHAT), parameters=parameters)
+    assert answer["text_output"] == want["content"]
+
+
 # --- what the operator sees
 
 
