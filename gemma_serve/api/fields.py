@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from gemma_serve.engine.vllm import check_values
 from gemma_serve.errors import RequestError
 
 # The first three are for engines of one cluster, which trust one another.
@@ -40,6 +41,8 @@ def check_fields(template_variables: frozenset[str], request: BaseModel) -> None
             raise RequestError(
                 f"The field {name!r} is not allowed: {why}; leave it out.", param=name
             )
+    # vLLM's own models of the Anthropic and Responses APIs; ours of the others have looked already.
+    check_values({name: getattr(request, name, None) for name in ("stop_sequences", "top_k")})
     check_template_variables(template_variables, getattr(request, "chat_template_kwargs", None))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import httpx
@@ -54,6 +55,37 @@ def test_malformed_body(http: httpx.Client, body: str, message: str, param: str 
     error = _error(answer)
     assert (error["message"], error["param"]) == (message, param)
     assert error["type"] == "invalid_request_error"
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"stop": ["\ud800"]}, "stop"),
+        ({"bad_words": ["\udfff"]}, "bad_words"),
+        ({"top_k": 2**70}, "top_k"),
+        ({"structured_outputs": 5}, "structured_outputs"),
+    ],
+)
+@pytest.mark.parametrize("path", [CHAT, "/v1/completions"])
+def test_sampling_that_vllm_fails_on(
+    http: httpx.Client, path: str, fields: dict[str, Any], param: str
+) -> None:
+    """What vLLM's models take and its engine fails on is a 400 that names the field."""
+    prompt = {"messages": [{"role": "user", "content": "Hi"}]} if path == CHAT else {"prompt": "Hi"}
+    answer = http.post(path, content=json.dumps({**prompt, **fields}), headers=JSON)
+    assert (answer.status_code, _error(answer)["param"]) == (400, param)
+
+
+def test_sampling_of_the_other_apis(http: httpx.Client) -> None:
+    """The Anthropic and Responses APIs, whose models are vLLM's, are held to the same."""
+    turn = {"role": "user", "content": "Hi"}
+    message = {"model": "tiny", "max_tokens": 4, "messages": [turn]}
+    body = {**message, "stop_sequences": ["\ud800"]}
+    anthropic = http.post("/v1/messages", content=json.dumps(body), headers=JSON)
+    assert anthropic.status_code == 400
+    assert "stop_sequences" in anthropic.json()["error"]["message"]
+    responses = http.post("/v1/responses", json={"input": "Hi", "top_k": 2**70})
+    assert (responses.status_code, _error(responses)["param"]) == (400, "top_k")
 
 
 def test_wrong_content_type(http: httpx.Client) -> None:

@@ -24,7 +24,7 @@ from gemma_serve.engine.vllm.protocol import (
     with_cancellation,
 )
 from gemma_serve.engine.vllm.render import RenderedPrompt, render_chat, renderer_without_engine
-from gemma_serve.engine.vllm.sampling import SAMPLING
+from gemma_serve.engine.vllm.sampling import SAMPLING, check_values
 
 __all__ = [
     "PARSE_ERRORS",
@@ -38,6 +38,7 @@ __all__ = [
     "RenderedPrompt",
     "ResponsesRequest",
     "TokenizeRequest",
+    "check_values",
     "freeze_gc_heap",
     "generate",
     "refusal_in_event",

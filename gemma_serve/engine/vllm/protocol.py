@@ -25,6 +25,7 @@ from vllm.entrypoints.serve.utils.api_utils import with_cancellation as vllm_wit
 
 from gemma_serve.chat.parts import part_text
 from gemma_serve.chat.shapes import checked_message, refuse
+from gemma_serve.engine.vllm.sampling import SAMPLING, check_values
 
 __all__ = [
     "AnthropicCountTokensRequest",
@@ -39,16 +40,27 @@ __all__ = [
 ]
 
 
+def _check_sampling(data: Any) -> Any:
+    """Check a body's sampling parameters, as every protocol's are."""
+    if isinstance(data, dict):
+        check_values({name: data[name] for name in SAMPLING & data.keys()})
+    return data
+
+
 class ChatRequest(ChatCompletionRequest):  # type: ignore[misc]  # vllm is not typed for us
     """OpenAI's chat request; `chat/messages.py` reads its messages, Gemini's and others' too."""
 
     messages: list[dict[str, Any]]
+
+    check_sampling = model_validator(mode="before")(_check_sampling)
 
 
 class CompletionRequest(VllmCompletionRequest):  # type: ignore[misc]
     """OpenAI's completion request; without max_tokens it is as long as a chat's answer may be."""
 
     max_tokens: int | None = None  # vLLM's default is 16
+
+    check_sampling = model_validator(mode="before")(_check_sampling)
 
     def allow_tokens(self, max_model_len: int) -> None:
         """Allow as many as the context has, where the client names no number; vLLM needs one."""

@@ -43,7 +43,7 @@ MAX_INTEGER = 2**63 - 1
 
 def check_sampling(sampling: Mapping[str, Any]) -> None:
     """
-    Refuse names that are not known, and values that vLLM's models take and its engine fails on.
+    Refuse names that are not known, and what `check_values` refuses.
 
     Raises:
         RequestError: with the parameter's name as `param`.
@@ -55,6 +55,16 @@ def check_sampling(sampling: Mapping[str, Any]) -> None:
             f"{', '.join(sorted(SAMPLING))}.",
             param=unknown[0][:60],
         )
+    check_values(sampling)
+
+
+def check_values(sampling: Mapping[str, Any]) -> None:
+    """
+    Refuse values that vLLM's models take and its engine fails on.
+
+    Raises:
+        RequestError: with the parameter's name as `param`.
+    """
     for name, value in sampling.items():
         _check_text(name, value)
     top_k, structured = sampling.get("top_k"), sampling.get("structured_outputs")
