@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
-from gemma_serve.api.app import build_app
+from gemma_serve.api.app import OPEN_PATHS, build_app
 from gemma_serve.api.keys import read_keys
-from gemma_serve.api.operations import OPEN_PATHS
 from gemma_serve.api.state import ServerState
 from gemma_serve.engine.timeline import Timeline
 from gemma_serve.errors import ProfileError
