@@ -79,7 +79,23 @@ def test_docs(http: httpx.Client) -> None:
         "/startupz",
         "/v1/info",
         "/metrics",
-    } == set(document["paths"])
+    } == {path for path in document["paths"] if not path.startswith("/v2")}
+    model = "/v2/models/{model}"
+    versions = {
+        f"{where}/{what}"
+        for where in (model, f"{model}/versions/{{version}}")
+        for what in ("config", "generate", "generate_stream", "infer", "ready", "stats")
+    }
+    assert {
+        "/v2",
+        "/v2/health/live",
+        "/v2/health/ready",
+        "/v2/models/stats",
+        "/v2/repository/index",
+        model,
+        f"{model}/versions/{{version}}",
+        *versions,
+    } == {path for path in document["paths"] if path.startswith("/v2")}
     assert "messages" in document["components"]["schemas"]["ChatRequest"]["properties"]
 
 
