@@ -134,7 +134,12 @@ def test_python_backend_counts_texts_and_says_so(
               "--warm-up", "8", "--input", "24", "--output", "16", "--json", "--out", tmp_path)
     )  # fmt: skip
 
-    assert_counted(run, 8 * 16)
+    assert red(run) == set()
+    assert run.metrics.full_run.num_failed == 0
+    # An answer may end by itself, and a response may hold more than one token.
+    assert run.server is not None
+    assert run.server.generation_tokens is not None
+    assert run.metrics.full_run.output_tokens <= run.server.generation_tokens <= 2 * 8 * 16
     assert (run.target.protocol, run.target.contract) == (protocol, "python-backend")
     assert (run.token_source, run.workload.ignore_eos) == ("events", False)
     assert run.metrics.full_run.num_ok == 8
@@ -151,7 +156,7 @@ def test_two_protocols_of_one_server(
     """
     settings = ["triton.contract=vllm-backend", "server.grpc_port=0"]
     words = ["--concurrency", "2", "--requests", "6", "--warm-up", "6", "--input", "100",
-             "--output", "16", "--looks", "6", "--aa-pairs", "2"]  # fmt: skip
+             "--output", "16", "--looks", "6", "--aa-pairs", "0"]  # fmt: skip
     with serve_profile(tiny_profile, settings) as server:
         for protocol in ("triton-generate", "triton-grpc"):
             out = tmp_path / protocol
