@@ -156,7 +156,7 @@ def test_two_protocols_of_one_server(
     """
     settings = ["triton.contract=vllm-backend", "server.grpc_port=0"]
     words = ["--concurrency", "2", "--requests", "6", "--warm-up", "6", "--input", "100",
-             "--output", "16", "--looks", "6", "--aa-pairs", "0"]  # fmt: skip
+             "--output", "16", "--looks", "6", "--aa-pairs", "2"]  # fmt: skip
     with serve_profile(tiny_profile, settings) as server:
         for protocol in ("triton-generate", "triton-grpc"):
             out = tmp_path / protocol
