@@ -85,24 +85,28 @@ class VllmBackend(Contract):
     def write(self, call: Call, texts: Sequence[str], pieces: Sequence[Piece]) -> list[Tensor]:
         """Counts and log probabilities are those of this response alone."""
         (piece,) = pieces
-        parts = piece.parts
-        made = {
-            "return_finish_reason": strings(
-                "finish_reason", [str(part.finish_reason) for part in parts]
-            ),
-            "return_cumulative_logprob": numbers(
-                "cumulative_logprob", "FP32", [_known(part.cumulative_logprob) for part in parts]
-            ),
-            "return_logprobs": strings("logprobs", [json.dumps(part.logprobs) for part in parts]),
-            "return_num_input_tokens": numbers(
-                "num_input_tokens", "UINT32", [piece.num_prompt_tokens]
-            ),
-            "return_num_output_tokens": numbers(
-                "num_output_tokens", "UINT32", [part.num_tokens for part in parts]
-            ),
-        }
-        wanted = [tensor for name, tensor in made.items() if name in call.wants]
-        return [text_output(texts), *wanted, *tool_calls(call, pieces)]
+        outputs = [text_output(texts)]
+        # One by one: a response comes with every token, and most ask for few of these.
+        for name in RETURNS:
+            if name in call.wants:
+                outputs.append(_output(name, piece))
+        return [*outputs, *tool_calls(call, pieces)]
+
+
+def _output(flag: str, piece: Piece) -> Tensor:
+    """The output that a return_* flag asks for."""
+    parts = piece.parts
+    match flag:
+        case "return_finish_reason":
+            return strings("finish_reason", [str(part.finish_reason) for part in parts])
+        case "return_cumulative_logprob":
+            sums = [_known(part.cumulative_logprob) for part in parts]
+            return numbers("cumulative_logprob", "FP32", sums)
+        case "return_logprobs":
+            return strings("logprobs", [json.dumps(part.logprobs) for part in parts])
+        case "return_num_input_tokens":
+            return numbers("num_input_tokens", "UINT32", [piece.num_prompt_tokens])
+    return numbers("num_output_tokens", "UINT32", [part.num_tokens for part in parts])
 
 
 def _known(logprob: float | None) -> float:
