@@ -20,6 +20,17 @@ KINDS = {
     float: ("FP32", np.float32),
     str: ("BYTES", np.object_),
 }
+PROMPTS = [
+    "The sea",
+    "def read(path):\n    return",
+    "A list:\n\n- ",
+    "Über den Wolken",
+    "x = [1, 2, 3",
+    " Rome was not built in a day, and",
+]
+GREEDY = {"do_sample": False}
+GENERATE = "/v2/models/tiny/generate"
+STREAM = "/v2/models/tiny/generate_stream"
 CHAT = [
     {"role": "user", "content": "Name three rivers."},
     {"role": "assistant", "content": "Rhine, Elbe."},
