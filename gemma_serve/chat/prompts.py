@@ -117,7 +117,7 @@ class PromptLayer:
 
     def check_images(self, text: str, ids: list[int], num_images: int) -> None:
         """
-        Refuse a prompt whose template had no place for an image.
+        Refuse a prompt that has no place for an image: by its template, or as raw text.
 
         vLLM would look for the place in the text, and forget what the guard has kept apart.
 
@@ -127,8 +127,8 @@ class PromptLayer:
         places = self.guard.num_media(text, ids)
         if places != num_images:
             raise RequestError(
-                f"The chat template has a place for {places} of {num_images} images; send images "
-                "in user messages.",
+                f"The prompt has a place for {places} of {num_images} images; send images in user "
+                "messages, or with raw text write the image token once for each.",
                 param="messages",
             )
 
