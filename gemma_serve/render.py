@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from gemma_serve.api.fields import check_fields
 from gemma_serve.errors import RequestError
 from gemma_serve.plan import plan_serve
 
@@ -58,6 +57,7 @@ def _body(text: str) -> dict[str, Any]:
 
 
 async def _render(plan: Plan, body: dict[str, Any]) -> RenderedPrompt:
+    from gemma_serve.api.fields import check_fields
     from gemma_serve.engine.vllm import (
         PARSE_ERRORS,
         ChatRequest,

@@ -68,6 +68,15 @@ def refusal(done: subprocess.CompletedProcess[str]) -> tuple[int, str]:
     return done.returncode, done.stderr.splitlines()[-1]
 
 
+def test_import_leaves_vllm_out() -> None:
+    """The profile's environment must stand before vLLM reads it, so nothing here imports vLLM."""
+    code = "import sys, gemma_serve.render; sys.exit('vllm' in sys.modules)"
+
+    done = subprocess.run([sys.executable, "-c", code], timeout=BOUND_S, check=False)
+
+    assert done.returncode == 0
+
+
 def test_text(tiny_profile: Path) -> None:
     """A list of messages gives the prompt as it is, its ids, the stop ids and the rules."""
     done = render(tiny_profile, json.dumps([SYSTEM, QUESTION]))
