@@ -163,12 +163,9 @@ class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[m
 
     async def ModelStreamInfer(  # noqa: N802
         self, request_iterator: AsyncIterator[Any], context: Context
-    ) -> AsyncGenerator[Any, None]:
+    ) -> None:
         """Responses of many requests as they come; an error ends its request, not the stream."""
-        stream = _Stream(self, context)
-        async with aclosing(stream.responses(request_iterator)) as responses:
-            async for response in responses:
-                yield response
+        await _Stream(self, context).answer_all(request_iterator)
 
     @contextmanager
     def counted(self, method: str) -> Iterator[None]:
@@ -180,8 +177,8 @@ class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[m
         except GemmaServeError as error:
             code = code_of(error).name
             raise
-        except asyncio.CancelledError:
-            code = "CANCELLED"
+        except (asyncio.CancelledError, grpc.aio.BaseError):
+            code = "CANCELLED"  # by its client, or with its stream
             raise
         except Exception:
             code = "INTERNAL"
@@ -221,58 +218,56 @@ class _Stream:
 
     def __init__(self, servicer: Servicer, context: Context) -> None:
         self.servicer, self.context = servicer, context
-        # Not bounded: a request's responses are, by its tokens.
-        self.ready: asyncio.Queue[Any] = asyncio.Queue()
         self.free = asyncio.Semaphore(MAX_STREAM_REQUESTS)
+        self.writing = asyncio.Lock()  # gRPC takes one message at a time
 
-    async def responses(self, requests: AsyncIterator[Any]) -> AsyncGenerator[Any, None]:
-        """Every response, until the client has said all and everything is answered."""
-        reading = asyncio.create_task(self._read_all(requests))
-        reading.add_done_callback(lambda _: self.ready.put_nowait(None))
-        try:
-            while (response := await self.ready.get()) is not None:
-                yield response
-            await reading
-        finally:
-            reading.cancel()
-            # Its end is awaited, so that every request below has left the engine.
-            await asyncio.gather(reading, return_exceptions=True)
-
-    async def _read_all(self, requests: AsyncIterator[Any]) -> None:
+    async def answer_all(self, requests: AsyncIterator[Any]) -> None:
+        """Answer until the client has said all; cancelled, until every request has left."""
         async with asyncio.TaskGroup() as group:
             async for request in requests:
-                if request is None:
-                    self._refuse(pb.ModelInferRequest(), RequestError(UNREADABLE))
-                    continue
                 await self.free.acquire()
                 group.create_task(self._answer(request))
 
     async def _answer(self, request: Any) -> None:
         try:
+            await self._infer_or_refuse(request)
+        except grpc.aio.BaseError:
+            pass  # nothing can be written any more, and gRPC cancels the stream
+        finally:
+            self.free.release()
+
+    async def _infer_or_refuse(self, request: Any) -> None:
+        if request is None:
+            await self._refuse(pb.ModelInferRequest(), RequestError(UNREADABLE))
+            return
+        try:
             # The request, not the stream, which its client may keep open and say nothing.
             with self.servicer.counted("ModelStreamInfer"):
                 await self._infer(request)
+        except grpc.aio.BaseError:
+            raise
         except GemmaServeError as error:
-            self._refuse(request, error)
+            await self._refuse(request, error)
         except Exception:
             logger.exception("A streamed request failed.")
-            self._refuse(request, InternalError("The server failed on this request."))
-        finally:
-            self.free.release()
+            await self._refuse(request, InternalError("The server failed on this request."))
 
     async def _infer(self, request: Any) -> None:
         read = self.servicer._read(request, self.context, may_stream=True)
         async with aclosing(self.servicer.service.infer(read)) as responses:
             async for response in responses:
+                # From here, without a queue between: a client that reads slowly is waited for.
                 said = pb.ModelStreamInferResponse(infer_response=write_response(response))
-                self.ready.put_nowait(said)
+                await self._write(said)
 
-    def _refuse(self, request: Any, error: GemmaServeError) -> None:
+    async def _refuse(self, request: Any, error: GemmaServeError) -> None:
         whose = pb.ModelInferResponse(model_name=request.model_name, id=request.id)
         message = error.message[:MAX_MESSAGE_CHARS]
-        self.ready.put_nowait(
-            pb.ModelStreamInferResponse(error_message=message, infer_response=whose)
-        )
+        await self._write(pb.ModelStreamInferResponse(error_message=message, infer_response=whose))
+
+    async def _write(self, response: Any) -> None:
+        async with self.writing:
+            await self.context.write(response)
 
 
 async def _answered(context: Context, work: Awaitable[Any]) -> Any:
