@@ -1,8 +1,10 @@
 """
-Greedy decoding by transformers, one prompt at a time; a program, so that its memory ends with it.
+What transformers would choose at each step of given answers; a program, so that its memory ends.
 
-Reads {"directory", "dtype", "max_tokens", "prompts": [[token id]]} as JSON, writes one
-{"ids": [token id], "best": [[[token id, logit]]]} a prompt: the five best logits of each step.
+Reads {"directory", "dtype", "answers": [[[prompt token id], [answer token id]]]} as JSON, writes
+one [[best token id, its logit, the answer's logit]] an answer, a triple a step. Greedy decoding
+gives an answer exactly if it is the best token at each step after the prompt and the steps before,
+so that one forward pass over both tells it.
 """
 
 from __future__ import annotations
@@ -11,8 +13,6 @@ import json
 import sys
 
 import gemma_serve.engine.torchvision_ops  # noqa: F401  # transformers imports torchvision
-
-NUM_BEST = 5
 
 
 def main() -> None:
@@ -24,32 +24,16 @@ def main() -> None:
     model = AutoModelForCausalLM.from_pretrained(
         question["directory"], dtype=getattr(torch, question["dtype"])
     ).eval()
-    # The server is asked to ignore the stop ids, so they may not end the reference either.
-    model.generation_config.eos_token_id = None
-    answers = []
-    for prompt in question["prompts"]:
-        output = model.generate(
-            torch.tensor([prompt]),
-            attention_mask=torch.ones(1, len(prompt), dtype=torch.long),
-            do_sample=False,
-            top_k=None,
-            top_p=None,
-            temperature=None,
-            max_new_tokens=question["max_tokens"],
-            output_logits=True,
-            return_dict_in_generate=True,
-        )
-        best = [step[0].float().topk(NUM_BEST) for step in output.logits]
-        answers.append(
-            {
-                "ids": output.sequences[0, len(prompt) :].tolist(),
-                "best": [
-                    list(zip(top.indices.tolist(), top.values.tolist(), strict=True))
-                    for top in best
-                ],
-            }
-        )
-    json.dump(answers, sys.stdout)
+    judged = []
+    for prompt, answer in question["answers"]:
+        ids = torch.tensor([prompt + answer[:-1]])
+        with torch.inference_mode():
+            logits = model(ids, logits_to_keep=len(answer)).logits[0].float()
+        best = logits.max(dim=-1)
+        chosen = logits.gather(1, torch.tensor(answer)[:, None])[:, 0]
+        steps = zip(best.indices.tolist(), best.values.tolist(), chosen.tolist(), strict=True)
+        judged.append(list(steps))
+    json.dump(judged, sys.stdout)
 
 
 if __name__ == "__main__":

@@ -309,28 +309,24 @@ def test_directory_without_weights_is_refused(copy: Path) -> None:
             "has only pickled weights, which can run code when they are loaded; "
             "convert them to safetensors.",
         ),
-        (
-            "model.gguf",
-            "holds GGUF weights, which vLLM reads only with a plugin; "
-            "name a directory of safetensors.",
-        ),
     ],
 )
 def test_other_weight_formats_are_refused(copy: Path, name: str, sentence: str) -> None:
-    """Pickles and GGUF files are not taken for weights."""
+    """Pickles are not taken for weights."""
     for file in copy.glob("*.safetensors"):
         file.unlink()
     (copy / name).write_bytes(b"weights")
     assert refusal(copy) == f"Model '{copy}' {sentence}"
 
 
-def test_gguf_file_is_refused(tmp_path: Path) -> None:
-    """A GGUF file as the model gets the same answer."""
-    file = tmp_path / "gemma.gguf"
-    file.write_bytes(b"GGUF")
-    assert refusal(file) == (
-        f"Model '{file}' holds GGUF weights, which vLLM reads only with a plugin; "
-        "name a directory of safetensors."
+def test_directory_of_gguf_is_refused(copy: Path) -> None:
+    """Of a directory that holds GGUF files alone, the file to name is named."""
+    for file in copy.glob("*.safetensors"):
+        file.unlink()
+    (copy / "model.gguf").write_bytes(b"GGUF")
+    assert refusal(copy) == (
+        f"Model '{copy}' holds GGUF weights and no *.safetensors; name the file itself "
+        f"(model: {copy / 'model.gguf'}), which needs a GPU and vllm-gguf-plugin."
     )
 
 

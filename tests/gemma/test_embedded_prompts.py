@@ -1,8 +1,8 @@
 """
 Conversations at the embedded model: the prompts and the answers are those of transformers.
 
-The prompts of `apply_chat_template`, by Google's tokenizer and template and by ours; the answers of
-`generate` on them, in float32.
+The prompts of `apply_chat_template`, by Google's tokenizer and template and by ours; the greedy
+answers to them, in float32.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from transformers import AutoTokenizer
 
 from gemma_serve.gemma.embedded import prepare
 from tests.gemma.realistic_conversations import realistic_conversation
-from tests.gemma.test_embedded_greedy import reference
+from tests.gemma.test_embedded_greedy import choices, judged
 from tests.official_gemma3 import official_gemma3
 from tests.servers import Server
 
@@ -24,7 +24,8 @@ CONVERSATIONS = [realistic_conversation(seed) for seed in range(50)]
 MAX_TOKENS = 8
 NUM_CLIENTS = 8
 SLIDING_WINDOW = 512
-EOS, BOS, END_OF_TURN = 1, 2, 106
+BOS = 2
+STOPS = {1, 106}  # <eos>, <end_of_turn>
 
 
 def prompts_of(directory: Path) -> list[list[int]]:
@@ -49,12 +50,6 @@ def asked(server: Server, path: str, messages: list[dict[str, Any]], **fields: A
         answer = client.post(f"/v1/chat/completions{path}", json=body)
         answer.raise_for_status()
         return answer.json()
-
-
-def until_stop(ids: list[int]) -> list[int]:
-    """An answer up to the token that ends it, if there is one."""
-    ends = [at for at, id_ in enumerate(ids) if id_ in (EOS, END_OF_TURN)]
-    return ids[: ends[0] + 1] if ends else ids
 
 
 def test_conversations_are_many(official: list[list[int]]) -> None:
@@ -95,14 +90,17 @@ def test_float32_answers_equal_transformers(
     prompts = [answer["prompt_token_ids"] for answer in answers]
     assert prompts == official
 
+    ours = [answer["choices"][0] for answer in answers]
+    ids = [choice["token_ids"] for choice in ours]
+    steps = judged(prepare(), "float32", list(zip(prompts, ids, strict=True)))
+    assert [choices(one) for one in steps] == ids
     decode = AutoTokenizer.from_pretrained(prepare()).decode
-    theirs = reference(prepare(), "float32", prompts, MAX_TOKENS)
-    choices = [answer["choices"][0] for answer in answers]
-    expected = [until_stop(answer["ids"]) for answer in theirs]
-    assert [choice["token_ids"] for choice in choices] == expected
-    assert [choice["message"]["content"] for choice in choices] == [
-        decode(ids, skip_special_tokens=True) for ids in expected
+    assert [choice["message"]["content"] for choice in ours] == [
+        decode(one, skip_special_tokens=True) for one in ids
     ]
-    assert [choice["finish_reason"] for choice in choices] == [
-        "stop" if ids[-1] in (EOS, END_OF_TURN) else "length" for ids in expected
+    # The first stop id ends an answer, or its length does.
+    assert not any(id_ in STOPS for one in ids for id_ in one[:-1])
+    assert [choice["finish_reason"] for choice in ours] == [
+        "stop" if one[-1] in STOPS else "length" for one in ids
     ]
+    assert all(len(one) == MAX_TOKENS for one in ids if one[-1] not in STOPS)
