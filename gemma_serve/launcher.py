@@ -26,6 +26,7 @@ from gemma_serve.engine.plugin import EVENTS_VARIABLE
 from gemma_serve.engine.processes import adopt_orphans, end_children, shared_memory_below
 from gemma_serve.engine.timeline import Timeline, read_events, record_engine_phases
 from gemma_serve.listen import HttpServer, open_ports
+from gemma_serve.notify import notify, watchdog
 from gemma_serve.plan import Plan, plan_serve
 from gemma_serve.profile.load import LoadedProfile
 from gemma_serve.progress import Progress
@@ -134,6 +135,10 @@ class Server:
 
     async def serve(self) -> int:
         """Start, wait for a reason to end, and end everything."""
+        async with watchdog():
+            return await self._serve()
+
+    async def _serve(self) -> int:
         numbers = [signal.SIGINT, signal.SIGTERM]
         if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup has it
             numbers.append(signal.SIGHUP)
@@ -227,7 +232,10 @@ class Server:
         for phase, seconds in timeline.as_dict().items():
             metrics.STARTUP_PHASE.labels(phase).set(seconds)
         docs = self.plan.loaded.profile.server.docs
-        self.progress.ready(self.http.url, engine.served_model_names(), timeline, docs=docs)
+        names = engine.served_model_names()
+        self.progress.ready(self.http.url, names, timeline, docs=docs)
+        if self.state.ready:
+            notify("READY=1", f"STATUS=Serving {', '.join(names)} at {self.http.url}")
 
     # --- run
 
@@ -248,6 +256,7 @@ class Server:
     async def _shut_down(self) -> None:
         """In this order: refuse new requests, let open ones finish, close the port, end vLLM."""
         self.state.begin_draining()
+        notify("STOPPING=1", f"STATUS=Shutting down (open requests: {self.state.open_requests})")
         await self._drain()
         if self.grpc is not None:
             await self.grpc.stop()
