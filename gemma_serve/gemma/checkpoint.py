@@ -117,6 +117,10 @@ def _with_generation_config(checkpoint: Checkpoint, revision: str | None) -> Che
         found: Mapping[str, Any] | None = _read_json(model, file)
     except hub.RemoteEntryNotFoundError:
         found = {}
+    except hub.GatedRepoError:
+        if checkpoint.config_source == "packaged facts":  # then its weights are not here either
+            raise ModelError(_gated(model)) from None
+        found = None
     except Exception:  # vLLM says why the model can't be fetched; without it, nothing is assumed
         found = None
     return replace(checkpoint, generation_config=found)
@@ -183,9 +187,7 @@ def _download(model: str, revision: str | None) -> Path:
     try:
         return Path(hf_hub_download(model, "config.json", revision=revision))
     except hub.GatedRepoError:
-        raise ModelError(
-            f"Model {model!r} is gated; accept its terms on huggingface.co and set HF_TOKEN."
-        ) from None
+        raise ModelError(_gated(model)) from None
     except hub.RepositoryNotFoundError:
         raise ModelError(_not_found(model)) from None
     except (hub.RevisionNotFoundError, hub.RemoteEntryNotFoundError):
@@ -216,6 +218,10 @@ def _check_hub_answers(model: str) -> None:
             f"The config.json of model {model!r} can't be fetched from the Hugging Face Hub "
             f"({type(error).__name__}); check the network, or name a local directory."
         ) from error
+
+
+def _gated(model: str) -> str:
+    return f"Model {model!r} is gated; accept its terms on huggingface.co and set HF_TOKEN."
 
 
 def _not_found(model: str) -> str:
