@@ -18,7 +18,7 @@ from tests.deploy.manifests import ROOT
 BIN = Path(sys.executable).parent
 DOCKER = ROOT / "deploy" / "docker"
 DOCKERFILES = {name: DOCKER / name for name in ("Dockerfile", "Dockerfile.cpu")}
-SCRIPTS = [*sorted((DOCKER / "build").glob("*.sh")), ROOT / "deploy" / "compose" / "up.sh"]
+SCRIPTS = sorted([*DOCKER.rglob("*.sh"), *(ROOT / "deploy" / "compose").glob("*.sh")])
 # In the index, or new and not ignored.
 KNOWN = ("--cached", "--others", "--exclude-standard")
 each_dockerfile = pytest.mark.parametrize("name", DOCKERFILES)
