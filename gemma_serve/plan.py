@@ -11,6 +11,7 @@ from gemma_serve.engine import platform as platforms
 from gemma_serve.engine.args import Resolved, resolve
 from gemma_serve.engine.fields import InstalledVllm, installed_vllm
 from gemma_serve.engine.platform import Platform
+from gemma_serve.engine.requirements import check_plugins
 from gemma_serve.errors import StartupError
 from gemma_serve.gemma import embedded
 from gemma_serve.gemma.cache import cache_dir
@@ -60,9 +61,12 @@ def plan_check(loaded: LoadedProfile, gpu: str | None, say: Callable[[str], None
             machine.
     """
     platform = platforms.simulated(gpu) if gpu else platforms.detect()
-    installed = installed_vllm(cache_dir(), say) or PINNED_VLLM
-    checkpoint = read_checkpoint(loaded.profile.model, loaded.profile.revision, download=False)
-    check_servable(checkpoint, loaded.profile)
+    installed, profile = installed_vllm(cache_dir(), say) or PINNED_VLLM, loaded.profile
+    check_plugins(profile)
+    checkpoint = read_checkpoint(
+        profile.model, profile.revision, tokenizer=profile.tokenizer, download=False
+    )
+    check_servable(checkpoint, profile)
     return _resolved(loaded, checkpoint, platform, installed)
 
 
@@ -79,10 +83,13 @@ def plan_serve(loaded: LoadedProfile, say: Callable[[str], None]) -> Plan:
             "vLLM is not installed; run 'make setup', or install gemma-serve[gpu] or "
             "gemma-serve[cpu]."
         )
+    check_plugins(profile)
     model = profile.model
     if model == embedded.MODEL_ID:
         model = str(embedded.prepare(say=say))
-    checkpoint = read_checkpoint(model, profile.revision, download=True)
+    checkpoint = read_checkpoint(
+        model, profile.revision, tokenizer=profile.tokenizer, download=True
+    )
     check_servable(checkpoint, profile)
     return _resolved(loaded, checkpoint, platforms.detect_usable(), installed)
 

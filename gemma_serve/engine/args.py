@@ -58,7 +58,7 @@ def resolve(
         StartupError: The machine, or what is installed on it, can't run what the profile asks for.
     """
     if vllm_version is not None:
-        check_requirements(loaded.profile, vllm_version)
+        check_requirements(loaded.profile, vllm_version, checkpoint.quant_method)
     context = Context(
         loaded, checkpoint, platform, engine_fields, environ or {}, available_memory_bytes
     )
@@ -82,6 +82,8 @@ def _model(context: Context) -> Derived:
     path = str(checkpoint.path) if checkpoint.path else None
     if profile.model.startswith("embedded/"):
         reason = "comes with gemma-serve; prepared once in the user's cache"
+    elif checkpoint.quant_method == "gguf":
+        reason = "GGUF weights; vllm-gguf-plugin reads them"
     else:
         reason = "the checkpoint's directory" if path else "vLLM takes it from the Hub or its cache"
     yield Setting("model", path or profile.model, context.origin("model"), reason)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gemma_serve.engine.settings import Context, Derived, Setting
-from gemma_serve.errors import StartupError
+from gemma_serve.errors import ProfileError, StartupError
 from gemma_serve.gemma.family import Generation
 
 _BF16_CAPABILITY = (8, 0)
@@ -25,10 +25,13 @@ def precision_args(context: Context) -> Derived:
     dtype, quantization and kv_cache_dtype.
 
     Raises:
+        ProfileError: Two quantisations at once.
         StartupError: This machine can't compute in the precision that the profile asks for.
     """
     yield from _dtype(context)
-    if "quantization" not in context.profile.engine:
+    if method := _plugin_method(context):
+        yield from _by_plugin(context, method)
+    elif "quantization" not in context.profile.engine:
         yield from _quantization(context)
     yield from _kv_cache(context)
 
@@ -63,6 +66,40 @@ def _quantization(context: Context) -> Derived:
         )
     else:
         yield from _online_fp8(context, origin)
+
+
+def _plugin_method(context: Context) -> str | None:
+    """The quantisation that a plugin of vLLM's brings, from the profile or the checkpoint."""
+    asked = (context.checkpoint.quant_method, context.engine("quantization"))
+    return next((method for method in ("gguf", "bitsandbytes") if method in asked), None)
+
+
+def _by_plugin(context: Context, method: str) -> Derived:
+    """
+    What the plugins want: the method, and their own loader of weights.
+
+    Source: vllm-gguf-plugin 0.0.5 plugin.py, vllm-bnb-plugin 0.0.3 README and __init__.py.
+    """
+    if context.profile.dtype == "fp8":
+        raise ProfileError(
+            f"dtype 'fp8' can't be joined with {method} weights, which are quantised already; "
+            "use dtype: bf16."
+        )
+    if method == "gguf" and context.on_cpu:
+        raise StartupError(
+            f"{context.checkpoint.model} has GGUF weights, and vllm-gguf-plugin has kernels for "
+            "GPUs alone; serve a directory of safetensors on CPU."
+        )
+    stored = context.checkpoint.quant_method == method
+    origin = context.origin("model" if stored else "engine.quantization")
+    reason = "as the weights are stored" if stored else "quantised to 4 bits while loading"
+    yield Setting("quantization", method, origin, reason)
+    yield Setting("load_format", method, origin, "the plugin's own loader of weights")
+    if method == "gguf":
+        reason = "config.json comes from the tokenizer's model, or from beside the weights"
+        yield Setting("config_format", method, origin, reason)
+    elif context.on_cpu:
+        yield "vllm-bnb-plugin is made for GPUs; on CPU it has not been tried."
 
 
 def _already_quantised(context: Context, method: str) -> Derived:

@@ -16,6 +16,7 @@ from typing import Any
 import httpx
 
 from gemma_serve.errors import ModelError
+from gemma_serve.gemma import gguf
 from gemma_serve.gemma.architecture import Checkpoint, ConfigSource, quantization_of
 from gemma_serve.gemma.facts import facts_for
 from gemma_serve.gemma.family import generation_of
@@ -27,16 +28,23 @@ __all__ = ["Checkpoint", "ConfigSource", "check_servable", "looks_like_path", "r
 HUB_ANSWER_S = 5.0
 
 
-def read_checkpoint(model: str, revision: str | None = None, *, download: bool) -> Checkpoint:
+def read_checkpoint(
+    model: str, revision: str | None = None, *, tokenizer: str | None = None, download: bool
+) -> Checkpoint:
     """
     Read a checkpoint's config.json from the nearest place that has it.
 
     A local directory, then the Hugging Face cache, then the packaged facts; the Hub itself only
     when `download` is true.
 
+    Args:
+        tokenizer: The profile's; GGUF weights, which have no config.json, take that of its model.
+
     Raises:
         ModelError: There is no such directory or repository, or its config.json can't be read.
     """
+    if gguf.is_gguf(model):
+        return _from_gguf(model, revision, tokenizer, download=download)
     directory = Path(model).expanduser()
     if directory.exists() or looks_like_path(model):
         check_is_directory(model, directory)
@@ -64,6 +72,27 @@ def read_checkpoint(model: str, revision: str | None = None, *, download: bool) 
         )
     fetched = _from_directory(model, _download(model, revision).parent, "hub")
     return _with_generation_config(fetched, revision)
+
+
+def _from_gguf(
+    model: str, revision: str | None, tokenizer: str | None, *, download: bool
+) -> Checkpoint:
+    file = gguf.local_file(model)
+    if file and not tokenizer and not (file.parent / "config.json").exists():
+        raise ModelError(
+            f"Model {model!r} has no config.json beside it; name the model that it was made from, "
+            "for example tokenizer: google/gemma-3-1b-it."
+        )
+    # A tokenizer of another repository has revisions of its own.
+    made_from = tokenizer or gguf.config_source(model)
+    base = read_checkpoint(made_from, None if tokenizer else revision, download=download)
+    return replace(
+        base,
+        model=model,
+        path=file,
+        quant_method="gguf",
+        weight_bytes=file.stat().st_size if file else None,
+    )
 
 
 def looks_like_path(model: str) -> bool:

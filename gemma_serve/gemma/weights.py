@@ -29,8 +29,9 @@ def check_servable(checkpoint: Checkpoint, profile: Profile) -> None:
         _check_is_gemma(checkpoint)
     size = profile.engine.get("tensor_parallel_size", profile.tensor_parallel_size)
     _check_heads_divide(checkpoint, size)
-    own_loader = profile.engine.get("load_format", "auto") not in ("auto", "hf", "safetensors")
-    if checkpoint.path is not None and not own_loader:
+    load_format = profile.engine.get("load_format", "auto")
+    own_loader = load_format not in ("auto", "hf", "safetensors", "bitsandbytes")
+    if checkpoint.path is not None and not own_loader and checkpoint.quant_method != "gguf":
         check_weights(checkpoint.model, checkpoint.path)
 
 
@@ -62,8 +63,6 @@ def _check_heads_divide(checkpoint: Checkpoint, size: int) -> None:
 
 def check_is_directory(model: str, path: Path) -> None:
     """Refuse a path that is not a directory: vLLM serves directories of safetensors."""
-    if path.suffix == ".gguf":
-        raise ModelError(_gguf(model))
     if path.is_file():
         raise ModelError(f"Model {model!r} is a file; name the directory of the checkpoint.")
     if not path.is_dir():
@@ -105,21 +104,17 @@ def _missing_shards(directory: Path) -> list[str]:
 
 
 def _no_safetensors(model: str, directory: Path) -> str:
-    if any(directory.glob("*.gguf")):
-        return _gguf(model)
+    if file := next(iter(sorted(directory.glob("*.gguf"))), None):
+        return (
+            f"Model {model!r} holds GGUF weights and no *.safetensors; name the file itself "
+            f"(model: {file}), which needs a GPU and vllm-gguf-plugin."
+        )
     if any(file for pattern in _PICKLES for file in directory.glob(pattern)):
         return (
             f"Model {model!r} has only pickled weights, which can run code when they are loaded; "
             "convert them to safetensors."
         )
     return f"Model {model!r} has no *.safetensors weights; fetch the whole checkpoint."
-
-
-def _gguf(model: str) -> str:
-    return (
-        f"Model {model!r} holds GGUF weights, which vLLM reads only with a plugin; "
-        "name a directory of safetensors."
-    )
 
 
 def _fault_of(file: Path) -> str | None:

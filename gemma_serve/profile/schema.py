@@ -224,7 +224,9 @@ class Profile(Section):
     """One YAML file: what to serve, and how."""
 
     model: str = Field(
-        description="Hugging Face id, local directory, or embedded/gemma-3-270m.", min_length=1
+        description="Hugging Face id, local directory, or embedded/gemma-3-270m; GGUF as a file or "
+        "as owner/name:Q4_K_M, with vllm-gguf-plugin.",
+        min_length=1,
     )
     dtype: Literal["bf16", "fp8", "fp32"] = Field(
         "bf16", description="Precision of the weights. fp16 is refused: Gemma overflows in it."

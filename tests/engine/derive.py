@@ -25,6 +25,8 @@ FIELDS = frozenset(
         "dtype",
         "quantization",
         "quantization_config",
+        "load_format",
+        "config_format",
         "mm_processor_kwargs",
         "override_generation_config",
         "kv_cache_dtype",
@@ -75,7 +77,9 @@ def derive(
 ) -> Resolved:
     """Write, load and resolve a profile; a platform's name means a simulated one."""
     loaded = load(directory, **keys)
-    checkpoint = checkpoint or read_checkpoint(loaded.profile.model, download=False)
+    checkpoint = checkpoint or read_checkpoint(
+        loaded.profile.model, tokenizer=loaded.profile.tokenizer, download=False
+    )
     check_servable(checkpoint, loaded.profile)
     return resolve(
         loaded,
