@@ -201,6 +201,74 @@ def import_triton(
 
 
 @app.command()
+def tune(
+    profile: ProfileArgument = DEFAULT_PROFILE,
+    set_: SetOption = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Where to write the profile. Default: ./PROFILE-tuned.yaml.")
+    ] = None,
+    slo: Annotated[
+        str | None,
+        typer.Option(help="ttft_ms=500,itl_ms=50, or one of them. Default: the profile's."),
+    ] = None,
+    attainment: Annotated[
+        float, typer.Option(min=0, max=1, help="Part of the requests that has to keep the SLO.")
+    ] = 0.9,
+    concurrency: Annotated[int, typer.Option(min=1, help="Clients.")] = 8,
+    workload: Annotated[str, typer.Option(help="As of python -m benchmarks.")] = "synthetic",
+    input_: Annotated[str, typer.Option("--input", help="Prompt tokens: 128, 64-256.")] = "128",
+    output: Annotated[str, typer.Option(help="Answer tokens, written like --input.")] = "64",
+    requests: Annotated[int | None, typer.Option(min=1, help="Of a block.")] = None,
+    looks: Annotated[str, typer.Option(help="Pairs after which to look for a verdict.")] = "8",
+    aa_pairs: Annotated[int, typer.Option(min=0, help="Pairs of a candidate and itself.")] = 4,
+    quality_prompts: Annotated[int, typer.Option(min=1, help="Greedy answers to compare.")] = 48,
+    max_minutes: Annotated[float, typer.Option(min=1, help="Of this run.")] = 120.0,
+    max_trials: Annotated[int, typer.Option(min=1, help="Settings to try, of all runs.")] = 12,
+    fp8_weights: Annotated[
+        str | None,
+        typer.Option(help="Try this FP8 checkpoint of the same model, or 'online' on CUDA."),
+    ] = None,
+    lossless: Annotated[
+        bool, typer.Option("--lossless", help="Try nothing that changes numbers on purpose.")
+    ] = False,
+    against: Annotated[
+        str, typer.Option(help="What the end is held against: vllm (its defaults), base or none.")
+    ] = "vllm",
+    restart: Annotated[bool, typer.Option("--restart", help="Forget the trials so far.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace a profile of yours.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the trials, and end.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """
+    Search for settings that make a profile faster within its SLO, and write them as a profile.
+
+    Each is measured in pairs; an interrupted search goes on where it was, with the same command.
+    Example: gemma-serve tune gemma-3-270m --slo ttft_ms=1000,itl_ms=80 --concurrency 8
+    """
+    from gemma_serve.tune import command
+    from gemma_serve.tune.harness import Method
+    from gemma_serve.tune.search import Limits
+    from gemma_serve.tune.space import Permitted
+
+    request = command.Request(
+        profile=profile,
+        overrides=tuple(set_ or ()),
+        output=out,
+        slo=slo,
+        attainment=attainment,
+        method=Method(
+            concurrency, workload, input_, output, requests, looks, aa_pairs, quality_prompts
+        ),
+        limits=Limits(max_minutes, max_trials),
+        permitted=Permitted(fp8_weights, lossless),
+        against=command.against_of(against),
+        restart=restart,
+        force=force,
+    )
+    command.run_tune(request, dry_run=dry_run, as_json=as_json, progress=_progress())
+
+
+@app.command()
 def version() -> None:
     """
     Print the versions of gemma-serve and of the vLLM that it finds.

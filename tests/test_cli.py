@@ -15,7 +15,7 @@ from gemma_serve.cli import app
 
 COMMANDS = [
     *("serve", "check", "profiles", "schema", "chat", "render"),
-    *("import-triton", "version", "triton-check"),
+    *("import-triton", "tune", "version", "triton-check"),
 ]
 BOUND_S = 120
 

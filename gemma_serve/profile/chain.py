@@ -15,6 +15,7 @@ from gemma_serve.profile.tree import Node, Origin, merge
 
 SMALLEST = "the smallest profile is one line: 'model: google/gemma-3-27b-it'"
 LIST_THEM = "list them with: gemma-serve profiles"
+_CLAIMS = frozenset({"tested_on", "evidence"})  # keys of `meta`
 _OVERRIDE = re.compile(r"([^\s.=]+(?:\.[^\s.=]+)*)=(.*)", re.DOTALL)
 
 
@@ -111,11 +112,11 @@ class Sources:
 
 
 def _without_claims(base: Node) -> Node:
-    """A base without `meta.tested_on`: where the base ran says nothing of what changes it."""
+    """A base without what was measured of it, which says nothing of what changes it."""
     meta = base.child("meta")
-    if meta is None or not isinstance(meta.value, dict) or "tested_on" not in meta.value:
+    if meta is None or not isinstance(meta.value, dict) or _CLAIMS.isdisjoint(meta.value):
         return base
-    kept = {key: child for key, child in meta.value.items() if key != "tested_on"}
+    kept = {key: child for key, child in meta.value.items() if key not in _CLAIMS}
     return Node({**base.value, "meta": Node(kept, meta.origin)}, base.origin)
 
 

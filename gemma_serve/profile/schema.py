@@ -218,6 +218,9 @@ class Meta(Section):
     tested_on: list[str] = Field(
         default_factory=list, description="Machines on which it was really run, with dates."
     )
+    evidence: dict[str, Any] | None = Field(
+        None, description="What was measured for it; gemma-serve tune writes it."
+    )
 
 
 class Profile(Section):

@@ -1,0 +1,1 @@
+"""`gemma-serve tune`: a bounded search for a faster profile, each step measured in pairs."""
