@@ -147,6 +147,36 @@ def chat(
 
 
 @app.command()
+def top(
+    url: Annotated[str, typer.Argument(help="Where the server is.")] = "http://127.0.0.1:8000",
+    interval: Annotated[
+        float, typer.Option(min=0.1, max=3600, help="Seconds from one look to the next.")
+    ] = 2.0,
+    window: Annotated[
+        float, typer.Option(min=0.1, max=86400, help="Seconds that rates and percentiles cover.")
+    ] = 30.0,
+    once: Annotated[
+        bool, typer.Option("--once", help="Print one interval and leave; so does a pipe.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """
+    Watch a running server: tokens/s, latency, queue, KV cache, errors; q leaves.
+
+    A key is taken from GEMMA_SERVE_API_KEY. Example: gemma-serve top --once --json
+    """
+    from gemma_serve import top as command
+
+    with command.Watch(url, window) as watch:
+        if once or not (as_json or sys.stdout.isatty()):
+            command.once(watch, interval, as_json=as_json)
+        elif as_json:
+            command.follow_as_json(watch, interval)
+        else:
+            command.follow(watch, interval)
+
+
+@app.command()
 def render(
     profile: ProfileArgument = DEFAULT_PROFILE,
     set_: SetOption = None,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import io
 import socket
 import sys
@@ -12,14 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from gemma_serve.api.app import build_app
-from gemma_serve.api.keys import read_keys
-from gemma_serve.api.state import ServerState
-from gemma_serve.engine.timeline import Timeline
-from gemma_serve.listen import HttpServer, open_ports
-from gemma_serve.profile.schema import Profile
 from gemma_serve.terminal_chat import ChatError, Session
 from tests.commands import at_terminal, running
+from tests.http_side import http_side
 from tests.servers import Server
 
 # Far more tokens than the tiny model's context holds.
@@ -130,21 +124,8 @@ def test_refused_message_is_not_kept(
 @pytest.fixture
 def keyed_url() -> Iterator[str]:
     """The real HTTP side with a key, still without an engine."""
-    profile = Profile.model_validate({"model": "google/gemma-3-4b-it", "server": {"port": 0}})
-    app = build_app(
-        ServerState(profile, Timeline()), read_keys(None, {"GEMMA_SERVE_API_KEYS": "right"})
-    )
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever)
-    thread.start()
-    with open_ports(profile.server) as ports:
-        http = HttpServer(app, ports, profile.server)
-        asyncio.run_coroutine_threadsafe(http.start(), loop).result(30)
-        yield http.url
-        asyncio.run_coroutine_threadsafe(http.stop(), loop).result(30)
-    loop.call_soon_threadsafe(loop.stop)
-    thread.join(30)
-    loop.close()
+    with http_side({}, key="right") as side:
+        yield side.url
 
 
 def refusal(url: str) -> str:
