@@ -231,9 +231,11 @@ class Server:
         self.state.become_ready()
         for phase, seconds in timeline.as_dict().items():
             metrics.STARTUP_PHASE.labels(phase).set(seconds)
-        docs = self.plan.loaded.profile.server.docs
+        pages = self.plan.loaded.profile.server
         names = engine.served_model_names()
-        self.progress.ready(self.http.url, names, timeline, docs=docs)
+        if pages.playground:
+            self.progress.say(f"Playground, to chat in a browser: {self.http.url}/playground")
+        self.progress.ready(self.http.url, names, timeline, docs=pages.docs)
         if self.state.ready:
             notify("READY=1", f"STATUS=Serving {', '.join(names)} at {self.http.url}")
 

@@ -77,6 +77,7 @@ def tiny_server(
         "chat.tool_call_parser=pythonic",
         "limits.max_body_bytes=1000000",
         "server.grpc_port=0",
+        "server.playground=true",
     ]
     log = tmp_path_factory.mktemp("log") / "tiny.log"
     engine_slot.close()

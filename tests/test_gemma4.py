@@ -10,8 +10,11 @@ from typing import Any
 import httpx
 import pytest
 import yaml
+from playwright.sync_api import expect
 
 from tests.conftest import TINY
+from tests.playground.browser import chromium, opened
+from tests.playground.writing import finish, sent_bodies, set_up, write
 from tests.servers import serving
 from tests.tiny_gemma import BOS, EOS
 from tests.tiny_gemma4 import (
@@ -41,7 +44,7 @@ def http(
     profile = directory / "tiny4.yaml"
     profile.write_text(yaml.safe_dump(TINY | {"model": str(checkpoint)}))
     engine_slot.close()
-    running = serving(profile, [], directory / "log", dict(os.environ))
+    running = serving(profile, ["server.playground=true"], directory / "log", dict(os.environ))
     with running as server, server.client() as client:
         yield client
 
@@ -119,3 +122,18 @@ def test_typed_token_stays_text(http: httpx.Client, token: str) -> None:
     ]
     assert controls[0] == controls[1]
     assert _post(http, messages=HI).status_code == 200
+
+
+def test_thinking_in_the_playground(http: httpx.Client) -> None:
+    """The template takes it, so that thinking is a setting there: on, the prompt asks for it."""
+    with chromium() as browser, opened(browser, str(http.base_url)) as page:
+        bodies = sent_bodies(page)
+        set_up(page, max_tokens=8)
+        page.get_by_label("Thinking").select_option("on")
+        write(page)
+        finish(page)
+        page.get_by_role("button", name="Prompt").click()
+        prompt = page.get_by_role("region", name="Rendered prompt").locator("pre").first
+        expect(prompt).to_contain_text("<|think|>")
+
+    assert bodies[0]["chat_template_kwargs"] == {"enable_thinking": True}

@@ -30,6 +30,8 @@ from tests.chat.evil_images import bad_images, good_images
 from tests.chat.evil_images import data_url as file_url
 from tests.chat.test_media_urls import ADDRESS_FORMS, FORMS
 from tests.conftest import TINY, ServeProfile
+from tests.playground.browser import chromium
+from tests.playground.images import check_images
 from tests.servers import Server, serving
 from tests.tiny_gemma_vision import (
     END_OF_IMAGE,
@@ -139,7 +141,10 @@ def server(vision_profile: Path, engine_slot: contextlib.ExitStack) -> Server:
     """One server of the multimodal model for the tests of this file that need no other profile."""
     engine_slot.close()
     log = vision_profile.parent / "server.log"
-    overrides = ["images.fetch_urls=true", "images.fetch_timeout_s=2"]
+    overrides = [
+        *("images.fetch_urls=true", "images.fetch_timeout_s=2"),
+        "server.playground=true",
+    ]
     return engine_slot.enter_context(serving(vision_profile, overrides, log, {**os.environ}))
 
 
@@ -561,3 +566,12 @@ def test_pan_and_scan_adds_crops(
             answer = ask(server, user(*parts))
             assert answer.count(IMAGE_SOFT_TOKEN) == views * SOFT_TOKENS
             assert answer.prompt_ids == reference_ids(processor, parts, do_pan_and_scan=True)
+
+
+# --- in the playground
+
+
+def test_playground(server: Server) -> None:
+    """In a browser: images chosen, pasted and dropped reach the model; a broken one is refused."""
+    with chromium() as browser:
+        check_images(browser, server)

@@ -9,7 +9,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
 from gemma_serve import __version__
-from gemma_serve.api import anthropic, kserve_http, openai, operations
+from gemma_serve.api import anthropic, kserve_http, openai, operations, playground
 from gemma_serve.api.auth import Authenticate
 from gemma_serve.api.errors import install_error_handlers
 from gemma_serve.api.kserve.service import KServe
@@ -36,7 +36,8 @@ def build_app(
         build_routes(state, kserve or KServe(state)), state.profile.limits.max_body_bytes
     )
     if keys:
-        app = Authenticate(app, keys, OPEN_PATHS)
+        pages = playground.OPEN_PATHS if server.playground else frozenset()
+        app = Authenticate(app, keys, OPEN_PATHS | pages)
     if server.cors_allow_origins:
         app = CORSMiddleware(
             app, server.cors_allow_origins, allow_methods=["*"], allow_headers=["*"]
@@ -61,5 +62,7 @@ def build_routes(state: ServerState, kserve: KServe) -> FastAPI:
     app.include_router(kserve_http.router)
     app.include_router(operations.router)
     app.include_router(operations.metrics_router)
+    if server.playground:
+        app.include_router(playground.router)
     install_error_handlers(app)
     return app

@@ -171,6 +171,10 @@ class Server(Section):
     )
     tls: Tls | None = Field(None, description="Serve HTTPS.")
     docs: bool = Field(True, description="Serve /docs and /openapi.json.")
+    playground: bool = Field(
+        False,
+        description="Serve the chat page at /playground. It loads without a key; its calls do not.",
+    )
 
 
 class Limits(Section):

@@ -102,6 +102,8 @@ class Engine:
             "max_num_batched_tokens": config.scheduler_config.max_num_batched_tokens,
             "num_kv_cache_blocks": config.cache_config.num_gpu_blocks,
             "kv_cache_block_tokens": config.cache_config.block_size,
+            "images_per_prompt": self.prompts.max_images if self.prompts.images else 0,
+            "template_variables": sorted(self.template_variables),
         }
 
     async def answer(self, call: Awaitable[Any]) -> Any:
