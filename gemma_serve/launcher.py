@@ -85,6 +85,8 @@ def run(loaded: LoadedProfile, progress: Progress) -> int:
 
             state = ServerState(loaded.profile, timeline, plan.about())
             metrics.INFO.info({name: str(value) for name, value in plan.facts().items()})
+            for objective, seconds in loaded.profile.slo.seconds().items():
+                metrics.SLO.labels(objective).set(seconds)
             kserve = KServe(state)
             metrics.register(TritonCounters(kserve.statistics, kserve.version))
             http = HttpServer(build_app(state, keys, kserve), ports, settings)

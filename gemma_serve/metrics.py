@@ -6,8 +6,16 @@ Labels are route templates, statuses, served names and phases: never a raw path,
 
 from __future__ import annotations
 
-from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, Info
-from prometheus_client.exposition import choose_encoder
+from prometheus_client import (
+    CONTENT_TYPE_PLAIN_0_0_4,
+    REGISTRY,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    Info,
+    generate_latest,
+)
 from prometheus_client.registry import Collector
 
 # From a probe's milliseconds to the minutes of a long generation.
@@ -63,16 +71,25 @@ STARTUP_PHASE = Gauge(
     "Seconds that each phase of the last start took; phase 'ready' is the total.",
     ["phase"],
 )
+SLO = Gauge(
+    "gemma_serve_slo_seconds",
+    "Latency that the profile promises, by objective (ttft, itl); none where it promises none.",
+    ["objective"],
+)
 INFO = Info(
     "gemma_serve",
     "What is served: profile, model, dtype, tensor_parallel_size and versions.",
 )
 
 
-def exposition(accept: str, registry: CollectorRegistry = REGISTRY) -> tuple[bytes, str]:
-    """All series, vLLM's too, in the format that the `Accept` header asks for; with its type."""
-    encode, content_type = choose_encoder(accept)
-    return encode(registry), content_type
+def exposition(registry: CollectorRegistry = REGISTRY) -> tuple[bytes, str]:
+    """
+    All series, vLLM's too, in Prometheus' text format; with its content type.
+
+    Never as OpenMetrics, which Prometheus prefers: prometheus_client writes the samples of
+    `vllm:name` as `vllm_name` there (https://github.com/prometheus/client_python/issues/1177).
+    """
+    return generate_latest(registry), CONTENT_TYPE_PLAIN_0_0_4
 
 
 def register(collector: Collector) -> None:

@@ -69,7 +69,7 @@ async def info(request: Request) -> Response:
 
 
 @metrics_router.get("/metrics")
-def get_metrics(request: Request) -> Response:
+def get_metrics() -> Response:
     """Prometheus series: vLLM's `vllm:*` and ours."""
-    body, content_type = metrics.exposition(request.headers.get("accept", ""))
+    body, content_type = metrics.exposition()
     return Response(body, headers={"content-type": content_type})

@@ -208,6 +208,11 @@ class Slo(Section):
     ttft_ms: Annotated[float, Field(gt=0)] | None = Field(None, description="Time to first token.")
     itl_ms: Annotated[float, Field(gt=0)] | None = Field(None, description="Inter-token latency.")
 
+    def seconds(self) -> dict[str, float]:
+        """What is promised, in seconds by objective: ttft, itl."""
+        promised_ms = {"ttft": self.ttft_ms, "itl": self.itl_ms}
+        return {name: ms / 1000 for name, ms in promised_ms.items() if ms is not None}
+
 
 class Meta(Section):
     """About the profile itself; nothing here changes how the model is served."""

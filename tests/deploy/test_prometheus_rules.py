@@ -1,0 +1,54 @@
+"""The rules without a server: promtool reads them, and plays what each alert is for."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.deploy.expressions import RULES, rules
+from tests.deploy.prometheus import FOLDER, promtool
+
+RUNBOOK = Path(__file__).parents[2] / "docs" / "operations.md"
+ALERTS = sorted({rule["alert"] for rule in rules() if "alert" in rule})
+TESTS = FOLDER / "tests" / "alerts_test.yml"
+
+
+def test_prometheus_takes_the_configuration() -> None:
+    """promtool finds nothing wrong with the configuration and the rules that it names."""
+    done = promtool("check", "config", "--lint-fatal", FOLDER / "prometheus.yml")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len(RULES) == done.stdout.count("rules found")
+
+
+def test_alerts_fire_on_what_they_are_for() -> None:
+    """promtool plays series and times: what fires then, with which labels and sentences."""
+    done = promtool("test", "rules", TESTS)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_alert_is_played() -> None:
+    """No alert is without a series on which it fires."""
+    fired = {
+        alert["alertname"]
+        for test in yaml.safe_load(TESTS.read_text())["tests"]
+        for alert in test.get("alert_rule_test", [])
+        if alert["exp_alerts"]
+    }
+    assert sorted(fired) == ALERTS
+
+
+@pytest.mark.parametrize("alert", ALERTS)
+def test_runbook_has_each_alert(alert: str) -> None:
+    """Each alert leads to a section of the runbook which says what it means and what to do."""
+    section = re.search(rf"^## {alert}\n(.*?)(?=^## |\Z)", RUNBOOK.read_text(), re.M | re.S)
+    assert section
+    assert "**What it means.**" in section[1]
+    assert "**What to do.**" in section[1]
+    for rule in (rule for rule in rules() if rule.get("alert") == alert):
+        assert rule["annotations"]["runbook_url"] == f"docs/operations.md#{alert.lower()}"
+        assert rule["labels"]["severity"] in ("critical", "warning")
+        assert rule["annotations"]["summary"]
+        assert rule["annotations"]["description"]
