@@ -80,6 +80,54 @@ def check(
 
 
 @app.command()
+def plan(
+    profile: ProfileArgument = DEFAULT_PROFILE,
+    set_: SetOption = None,
+    gpu: Annotated[
+        str | None,
+        typer.Option(
+            help="Plan for h100, h200, a100-40, a100-80, l4, b200 or none (CPU) instead of here."
+        ),
+    ] = None,
+    input_tokens: Annotated[
+        int, typer.Option("--input", min=1, help="Tokens of a prompt, for the concurrency.")
+    ] = 1024,
+    output_tokens: Annotated[
+        int, typer.Option("--output", min=1, help="Tokens of an answer, likewise.")
+    ] = 256,
+    fetch: Annotated[
+        bool,
+        typer.Option("--fetch", help="Ask the Hub for config.json and the headers of the weights."),
+    ] = False,
+    chart: Annotated[
+        Path | None, typer.Option(help="Draw the memory by part: a file .svg or .png.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """
+    Count what a profile needs: weights, KV cache, what fits, and the bounds of its speed.
+
+    Needs neither a GPU nor weights. 0 where it fits, 1 where it does not, with what to change.
+    Example: gemma-serve plan gemma-3-27b-it --gpu h100 --input 2000 --output 500
+    """
+    from gemma_serve.plan import plan_size
+    from gemma_serve.sizing.chart import write_chart
+    from gemma_serve.sizing.report import report_json, report_of
+    from gemma_serve.sizing.table import print_plan
+
+    subject = plan_size(_load(profile, set_), gpu, _progress().say, fetch=fetch)
+    report = report_of(subject, input_tokens, output_tokens)
+    if chart is not None:
+        write_chart(report, chart)
+    if as_json:
+        print(json.dumps(report_json(report), indent=2))
+    else:
+        print_plan(report, Console())
+    if report.unfit:
+        raise typer.Exit(1)
+
+
+@app.command()
 def profiles(as_json: JsonOption = False) -> None:
     """
     List the packaged profiles.

@@ -30,6 +30,7 @@ from gemma_serve.notify import notify, watchdog
 from gemma_serve.plan import Plan, plan_serve
 from gemma_serve.profile.load import LoadedProfile
 from gemma_serve.progress import Progress
+from gemma_serve.sizing import selfcheck
 
 if TYPE_CHECKING:
     from gemma_serve.api.kserve.service import KServe
@@ -229,6 +230,7 @@ class Server:
 
     def _ready(self, engine: Engine) -> None:
         timeline = self.state.timeline
+        self._check_plan(engine)
         timeline.finish()
         self.state.become_ready()
         for phase, seconds in timeline.as_dict().items():
@@ -240,6 +242,15 @@ class Server:
         self.progress.ready(self.http.url, names, timeline, docs=pages.docs)
         if self.state.ready:
             notify("READY=1", f"STATUS=Serving {', '.join(names)} at {self.http.url}")
+
+    def _check_plan(self, engine: Engine) -> None:
+        """Hold the plan against what vLLM made of it: in the log, the series and /v1/info."""
+        sizing = self.plan.sizing
+        check = selfcheck.self_check(sizing, engine.facts()) if sizing else None
+        if check is not None:
+            selfcheck.export(check)
+            self.state.self_check = check.as_dict()
+            self.progress.say(check.line())
 
     # --- run
 

@@ -80,6 +80,26 @@ INFO = Info(
     "gemma_serve",
     "What is served: profile, model, dtype, tensor_parallel_size and versions.",
 )
+KV_CACHE_BLOCKS = Gauge(
+    "gemma_serve_kv_cache_blocks",
+    "Blocks of one replica's KV cache; source is plan or engine, before the start and after.",
+    ["source"],
+)
+KV_CACHE_TOKENS = Gauge(
+    "gemma_serve_kv_cache_tokens",
+    "Tokens of one replica's KV cache, as vLLM counts them; source is plan or engine.",
+    ["source"],
+)
+KV_CACHE_MAX_CONCURRENCY = Gauge(
+    "gemma_serve_kv_cache_max_concurrency",
+    "Requests of the whole context that the KV cache holds; source is plan or engine.",
+    ["source"],
+)
+PLAN_ERROR = Gauge(
+    "gemma_serve_plan_error_ratio",
+    "planned / actual - 1, by figure (blocks, tokens, max_concurrency) of the KV cache.",
+    ["figure"],
+)
 
 
 def exposition(registry: CollectorRegistry = REGISTRY) -> tuple[bytes, str]:

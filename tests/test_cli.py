@@ -14,7 +14,7 @@ from gemma_serve import __version__
 from gemma_serve.cli import app
 
 COMMANDS = [
-    *("serve", "check", "profiles", "schema", "chat", "top", "render"),
+    *("serve", "check", "plan", "profiles", "schema", "chat", "top", "render"),
     *("import-triton", "tune", "version", "triton-check"),
 ]
 BOUND_S = 120

@@ -62,6 +62,7 @@ async def info(request: Request) -> Response:
             "status": state.condition,
             **state.about,
             "engine": state.engine.facts() if state.engine else None,
+            "plan": state.self_check,
             "slo": state.profile.slo.model_dump(),
             "startup_seconds": state.timeline.as_dict(),
         }

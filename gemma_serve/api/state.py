@@ -33,6 +33,7 @@ class ServerState:
     phase: Phase = Phase.STARTING
     engine: Engine | None = None
     open_requests: int = 0
+    self_check: Mapping[str, Any] | None = None  # the plan's figures against the engine's
 
     def become_ready(self) -> None:
         """The start is over: take requests, unless a signal came first."""

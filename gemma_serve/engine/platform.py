@@ -23,6 +23,15 @@ _CGROUP = Path("/sys/fs/cgroup")
 
 
 @dataclass(frozen=True)
+class Speed:
+    """What one device can do at most, as its datasheet says."""
+
+    memory_gb_per_s: float
+    bf16_tflops: float  # dense
+    fp8_tflops: float | None  # dense; None: no FP8 arithmetic
+
+
+@dataclass(frozen=True)
 class Platform:
     """What the engine would run on."""
 
@@ -33,6 +42,7 @@ class Platform:
     memory_gib: float  # of one device; on a CPU, what this process may use
     cores: tuple[int, ...]  # CPU ids that this process may use
     simulated: bool = False
+    speed: Speed | None = None  # None: not known
 
     @property
     def label(self) -> str:
@@ -55,6 +65,32 @@ _GPUS = {
     "b200": ("NVIDIA B200", (10, 0), 178.4),
 }
 
+# Sources: NVIDIA's datasheets of H100 SXM, H200 SXM, A100 SXM (both sizes), L4 and HGX B200. Their
+# figures "with sparsity" are halved.
+_SPEEDS = {
+    "h100": Speed(3350, 989, 1979),
+    "h200": Speed(4800, 989, 1979),
+    "a100": Speed(2039, 312, None),
+    "a100-40": Speed(1555, 312, None),
+    "a100-80": Speed(2039, 312, None),
+    "l4": Speed(300, 121, 242),
+    "b200": Speed(8000, 2250, 4500),
+}
+# As the driver names the cards that these datasheets are of; others have other memory.
+_DRIVER_NAMES = {
+    "NVIDIA H100 80GB HBM3": "h100",
+    "NVIDIA H200": "h200",
+    "NVIDIA A100-SXM4-80GB": "a100-80",
+    "NVIDIA A100-SXM4-40GB": "a100-40",
+    "NVIDIA L4": "l4",
+    "NVIDIA B200": "b200",
+}
+
+
+def known_gpus() -> tuple[str, ...]:
+    """The names that `simulated` takes, each GPU once."""
+    return tuple(name for name in _GPUS if name != "a100")  # a100-80 by its short name
+
 
 def simulated(gpu: str) -> Platform:
     """
@@ -68,7 +104,16 @@ def simulated(gpu: str) -> Platform:
     if gpu not in _GPUS:
         raise StartupError(f"GPU {gpu!r} is not known; use {', '.join(_GPUS)} or none.")
     name, capability, memory_gib = _GPUS[gpu]
-    return Platform("cuda", name, capability, 0, memory_gib, allowed_cores(), simulated=True)
+    return Platform(
+        "cuda",
+        name,
+        capability,
+        0,
+        memory_gib,
+        allowed_cores(),
+        simulated=True,
+        speed=_SPEEDS[gpu],
+    )
 
 
 def detect() -> Platform:
@@ -129,8 +174,17 @@ def _detect_cuda() -> Platform | None:
     # vLLM treats its GPUs as equals, so the least of them decides.
     capability = min(_capability(gpu[2]) for gpu in gpus)
     memory_gib = min(float(gpu[3]) for gpu in gpus) / _MIB_PER_GIB
-    cores = allowed_cores()
-    return Platform("cuda", gpus[0][1], capability, len(gpus), round(memory_gib, 1), cores)
+    names = {gpu[1] for gpu in gpus}
+    speed = _SPEEDS.get(_DRIVER_NAMES.get(gpus[0][1], "")) if len(names) == 1 else None
+    return Platform(
+        "cuda",
+        gpus[0][1],
+        capability,
+        len(gpus),
+        round(memory_gib, 1),
+        allowed_cores(),
+        speed=speed,
+    )
 
 
 def _nvidia_smi() -> list[list[str]]:

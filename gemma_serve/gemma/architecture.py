@@ -16,6 +16,9 @@ ConfigSource = Literal["local", "hub cache", "packaged facts", "hub"]
 # Source: transformers 5.19, models/*/configuration_*.py; patterns as in their __post_init__.
 _DEFAULTS: dict[str, dict[str, Any]] = {
     "gemma": {
+        "vocab_size": 256_000,
+        "hidden_size": 3072,
+        "intermediate_size": 24_576,
         "num_hidden_layers": 28,
         "num_attention_heads": 16,
         "num_key_value_heads": 16,
@@ -23,6 +26,9 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
         "max_position_embeddings": 8192,
     },
     "gemma2": {
+        "vocab_size": 256_000,
+        "hidden_size": 2304,
+        "intermediate_size": 9216,
         "num_hidden_layers": 26,
         "num_attention_heads": 8,
         "num_key_value_heads": 4,
@@ -33,6 +39,9 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
         "attn_logit_softcapping": 50.0,
     },
     "gemma3_text": {
+        "vocab_size": 262_208,
+        "hidden_size": 2304,
+        "intermediate_size": 9216,
         "num_hidden_layers": 26,
         "num_attention_heads": 8,
         "num_key_value_heads": 4,
@@ -49,12 +58,17 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
         "max_position_embeddings": 32_768,
         "sliding_window": 512,
         "sliding_window_pattern": 5,
+        "num_kv_shared_layers": 15,
         "vocab_size": 262_400,
         "hidden_size": 2048,
+        "intermediate_size": 16_384,
         "hidden_size_per_layer_input": 256,
         "vocab_size_per_layer_input": 262_144,
     },
     "gemma4_text": {
+        "vocab_size": 262_144,
+        "hidden_size": 2304,
+        "intermediate_size": 9216,
         "num_hidden_layers": 30,
         "num_attention_heads": 8,
         "num_key_value_heads": 4,
@@ -65,6 +79,9 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
         "sliding_window_pattern": 6,
     },
     "gemma4_unified_text": {
+        "vocab_size": 262_144,
+        "hidden_size": 2304,
+        "intermediate_size": 9216,
         "num_hidden_layers": 30,
         "num_attention_heads": 8,
         "num_key_value_heads": 4,
@@ -76,7 +93,17 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
         "use_bidirectional_attention": "vision",
     },
 }
+_SLIDING, _FULL = "sliding_attention", "full_attention"
 _WITH_TOWERS = ("gemma3", "gemma3n", "gemma4", "gemma4_unified")
+
+
+@dataclass(frozen=True)
+class Attention:
+    """What one layer keeps of each token, and how many tokens it sees."""
+
+    sliding_window: int | None  # None: the whole context
+    num_key_value_heads: int
+    head_dim: int
 
 
 @dataclass(frozen=True)
@@ -154,6 +181,44 @@ class Checkpoint:
         if not any(sizes) and self.num_attention_heads and self.text.get("hidden_size"):
             sizes = [self.text["hidden_size"] // self.num_attention_heads]
         return frozenset(size for size in sizes if size)
+
+    @property
+    def num_kv_cache_layers(self) -> int:
+        """Layers with a KV cache of their own, the first ones; in 3n and 4 E the rest share it."""
+        return (self.num_hidden_layers or 0) - int(self.text.get("num_kv_shared_layers") or 0)
+
+    @cached_property
+    def layer_types(self) -> tuple[str, ...]:
+        """Of each layer: sliding_attention or full_attention."""
+        count, every = self.num_hidden_layers or 0, self.text.get("sliding_window_pattern") or 1
+        said = self.text.get("layer_types") or [
+            _SLIDING if (layer + 1) % every else _FULL for layer in range(count)
+        ]
+        if self.generation == Generation.GEMMA_4 and said:
+            said = [*said[:-1], _FULL]  # Source: transformers 5.19, configuration_gemma4.py
+        return tuple(said)
+
+    def attention_of(self, layer: int) -> Attention:
+        """
+        The attention of one layer.
+
+        Source: Gemma4TextConfig, transformers 5.19, for the global layers of Gemma 4.
+        """
+        text, is_sliding = self.text, self.layer_types[layer] == _SLIDING
+        heads = self.num_key_value_heads or 1
+        head_dim = text.get("head_dim") or text["hidden_size"] // text["num_attention_heads"]
+        if self.generation == Generation.GEMMA_4 and not is_sliding:
+            head_dim = text.get("global_head_dim") or head_dim
+            if text.get("attention_k_eq_v"):
+                heads = text.get("num_global_key_value_heads") or heads
+        # Its keys are indices as text, with leading zeros ("04").
+        per_layer = (text.get("per_layer_config") or {}).items()
+        own: Mapping[str, Any] = next((own for key, own in per_layer if int(key) == layer), {})
+        return Attention(
+            sliding_window=self.sliding_window if is_sliding else None,
+            num_key_value_heads=own.get("num_key_value_heads", heads),
+            head_dim=own.get("head_dim", head_dim),
+        )
 
     @property
     def num_embedding_parameters(self) -> int:

@@ -100,6 +100,8 @@ class Engine:
             "max_model_len": self.max_model_len,
             "max_num_seqs": config.scheduler_config.max_num_seqs,
             "max_num_batched_tokens": config.scheduler_config.max_num_batched_tokens,
+            "kv_cache_tokens": config.cache_config.kv_cache_size_tokens,
+            "kv_cache_max_concurrency": config.cache_config.kv_cache_max_concurrency,
             "num_kv_cache_blocks": config.cache_config.num_gpu_blocks,
             "kv_cache_block_tokens": config.cache_config.block_size,
             "images_per_prompt": self.prompts.max_images if self.prompts.images else 0,

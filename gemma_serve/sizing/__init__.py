@@ -1,0 +1,1 @@
+"""Whether a profile fits a machine, and how fast it could be: arithmetic alone, nothing loaded."""
