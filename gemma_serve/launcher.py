@@ -83,6 +83,7 @@ def run(loaded: LoadedProfile, progress: Progress) -> int:
                 from gemma_serve.api.kserve.service import KServe
                 from gemma_serve.api.kserve.statistics import TritonCounters
                 from gemma_serve.api.state import ServerState
+                from gemma_serve.api.tracing import flush_spans
 
             state = ServerState(loaded.profile, timeline, plan.about())
             metrics.INFO.info({name: str(value) for name, value in plan.facts().items()})
@@ -93,6 +94,7 @@ def run(loaded: LoadedProfile, progress: Progress) -> int:
             http = HttpServer(build_app(state, keys, kserve), ports, settings)
             server = Server(plan, state, http, events, progress, kserve, keys)
             code: int = uvloop.run(server.serve())
+            flush_spans()
             return code
     except KeyboardInterrupt:
         progress.say(STOPPED)

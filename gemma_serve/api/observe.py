@@ -1,4 +1,4 @@
-"""What is measured of every request: route, status, duration, leavers, and its request id."""
+"""What is kept of every request: route, status, duration, leavers, its request id, its span."""
 
 from __future__ import annotations
 
@@ -8,26 +8,29 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from opentelemetry.trace import INVALID_SPAN
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gemma_serve import metrics
 from gemma_serve.api.state import ServerState
+from gemma_serve.api.tracing import begin_span, end_span
 
 # A client's own id is kept when it can do no harm in a header or a log line.
 REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")
 
 
 class Observe:
-    """ASGI middleware, the outermost: counts and times every request, gives each an id."""
+    """ASGI middleware, the outermost: counts, times and traces every request, gives each an id."""
 
     def __init__(self, app: ASGIApp, state: ServerState) -> None:
         self.app, self.state = app, state
+        self.traced = state.profile.otlp_traces_endpoint is not None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope.get("gemma_serve.warm_up"):
             await self.app(scope, receive, send)
             return
-        exchange = Exchange(scope, receive, send)
+        exchange = Exchange(scope, receive, send, traced=self.traced)
         try:
             with open_request(self.state):
                 await self.app(scope, exchange.receive, exchange.send)
@@ -50,12 +53,13 @@ def open_request(state: ServerState) -> Iterator[None]:
 class Exchange:
     """One request and its answer, as they pass."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __init__(self, scope: Scope, receive: Receive, send: Send, *, traced: bool) -> None:
         self.scope, self._receive, self._send = scope, receive, send
         self.began_s = time.perf_counter()
         self.status: int | None = None
         self.complete = self.left = False
         self.request_id = request_id_of(scope)
+        self.span = begin_span(scope) if traced else INVALID_SPAN
 
     async def receive(self) -> Message:
         """Pass a message on, and notice a client that leaves."""
@@ -86,6 +90,8 @@ class Exchange:
         metrics.HTTP_REQUESTS.labels(route, method, status).inc()
         duration_s = time.perf_counter() - self.began_s
         metrics.HTTP_REQUEST_DURATION.labels(route).observe(duration_s)
+        outcome = {"method": method, "route": route, "status": status}
+        end_span(self.span, **outcome, request_id=self.request_id.decode())
 
 
 METHODS = frozenset({"GET", "POST", "HEAD", "OPTIONS", "PUT", "PATCH", "DELETE"})

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from gemma_serve.engine.attention import attention_args, choose_attention
 from gemma_serve.engine.capacity import memory_args, parallel_args
@@ -150,6 +151,21 @@ def _limits(context: Context) -> Derived:
             yield Setting(argument, value, origin, "more than this is 503, with Retry-After")
 
 
+def _traces(context: Context) -> Derived:
+    endpoint = context.profile.observability.otlp_traces_endpoint
+    if endpoint is None:
+        return
+    url = urlsplit(endpoint)
+    if url.scheme not in ("http", "https") or not url.hostname:
+        raise ProfileError(
+            f"observability.otlp_traces_endpoint {endpoint!r} is not the URL of a collector; "
+            "write one like http://otel-collector:4317."
+        )
+    origin = context.origin("observability.otlp_traces_endpoint")
+    reason = "spans of a request, with its times and tokens, never its text"
+    yield Setting("otlp_traces_endpoint", endpoint, origin, reason)
+
+
 def _priorities(context: Context) -> Derived:
     """Whoever has Triton's clients may have Triton's priorities; for equal ones nothing changes."""
     keys = ("triton", "server.grpc_port")
@@ -168,6 +184,7 @@ _ENGINE: tuple[Callable[[Context], Derived], ...] = (
     _speculative,
     _lora,
     _limits,
+    _traces,
     _priorities,
     generation_args,
     reasoning_args,

@@ -48,6 +48,9 @@ def _defaults(context: Context, attention: AttentionChoice) -> Derived:
     )
     for key in ("VLLM_NO_USAGE_STATS", "DO_NOT_TRACK"):
         yield Setting(key, "1", DEFAULT, "a production server sends no usage statistics")
+    if context.profile.otlp_traces_endpoint:
+        reason = "the name under which a trace viewer lists this server"
+        yield Setting("OTEL_SERVICE_NAME", "gemma-serve", DEFAULT, reason)
     if is_single_node(context):
         reason = "workers on one host talk over loopback, whatever its network"
         yield Setting("VLLM_HOST_IP", "127.0.0.1", DEFAULT, reason)

@@ -214,6 +214,16 @@ class Slo(Section):
         return {name: ms / 1000 for name, ms in promised_ms.items() if ms is not None}
 
 
+class Observability(Section):
+    """What the server tells others of its requests, beside /metrics."""
+
+    otlp_traces_endpoint: str | None = Field(
+        None,
+        description="Send traces to this OpenTelemetry collector, such as http://otel:4317 (OTLP "
+        "over gRPC; over HTTP with env.OTEL_EXPORTER_OTLP_TRACES_PROTOCOL: http/protobuf).",
+    )
+
+
 class Meta(Section):
     """About the profile itself; nothing here changes how the model is served."""
 
@@ -286,6 +296,7 @@ class Profile(Section):
     limits: Limits = Limits()
     slo: Slo = Slo()
     triton: Triton = Triton()
+    observability: Observability = Observability()
     meta: Meta = Meta()
 
     engine: dict[str, Any] = Field(
@@ -299,6 +310,12 @@ class Profile(Section):
     extends: str | None = Field(
         None, description="Another profile, by name or path, that this one changes."
     )
+
+    @property
+    def otlp_traces_endpoint(self) -> str | None:
+        """Where traces go; None leaves requests untraced."""
+        said: str | None = self.engine.get("otlp_traces_endpoint")
+        return said or self.observability.otlp_traces_endpoint
 
     @property
     def max_images(self) -> int:

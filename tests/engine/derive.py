@@ -44,6 +44,7 @@ FIELDS = frozenset(
         "max_lora_rank",
         "max_num_queued_reqs",
         "max_num_queued_tokens",
+        "otlp_traces_endpoint",
         "scheduling_policy",
         "reasoning_parser",
         "attention_config",

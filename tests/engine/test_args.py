@@ -402,6 +402,27 @@ def test_images_on_cpu_differ_and_say_so(tmp_path: Path) -> None:
     )
 
 
+def test_traces_are_off_by_default(tmp_path: Path) -> None:
+    """Nothing is sent anywhere unless the profile names a collector; then as one service."""
+    resolved = derive(tmp_path, "h100", model=SMALL)
+    assert "otlp_traces_endpoint" not in resolved.engine_kwargs()
+    assert "OTEL_SERVICE_NAME" not in resolved.env_dict()
+    observability = {"otlp_traces_endpoint": "http://otel:4317"}
+    resolved = derive(tmp_path, "h100", model=SMALL, observability=observability)
+    assert resolved.engine_kwargs()["otlp_traces_endpoint"] == "http://otel:4317"
+    assert resolved.env_dict()["OTEL_SERVICE_NAME"] == "gemma-serve"
+
+
+@pytest.mark.parametrize("endpoint", ["otel:4317", "grpc://otel:4317", "http://", "here"])
+def test_a_collector_is_named_by_its_url(tmp_path: Path, endpoint: str) -> None:
+    """Anything else is refused before the start."""
+    observability = {"otlp_traces_endpoint": endpoint}
+    assert refusal(tmp_path, "h100", model=SMALL, observability=observability) == (
+        f"observability.otlp_traces_endpoint {endpoint!r} is not the URL of a collector; "
+        "write one like http://otel-collector:4317."
+    )
+
+
 def test_limits_reach_the_engine(tmp_path: Path) -> None:
     """Queue limits are vLLM's own arguments."""
     limits = {"max_queued_requests": 64, "max_queued_tokens": 100_000}
