@@ -288,7 +288,9 @@ def test_ctrl_c_at_a_terminal(tiny_profile: Path, tmp_path: Path) -> None:
 @pytest.mark.usefixtures("serve_profile")
 def test_kv_cache_too_small(serve: Serve) -> None:
     """What vLLM finds out late is still one sentence with what to change, and leaves nothing."""
-    with serve("kv_cache_memory_gib=0.0005") as command:
+    # With hf_overrides nothing is counted before, and vLLM is left to find it out.
+    overrides = "engine.hf_overrides.max_position_embeddings=8192"
+    with serve("kv_cache_memory_gib=0.0005", overrides) as command:
         assert (command.ended(), command.last_line()) == (
             3,
             "gemma-serve: max_model_len 4096 needs 0.0 GiB of KV cache and there are 0.0 GiB; "

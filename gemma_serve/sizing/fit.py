@@ -26,7 +26,7 @@ GIB, _MIB = 2**30, 2**20
 # What the packaged facts round the size of a checkpoint to, twice.
 _ROUNDED_BYTES = GIB // 10
 # A context shorter than this is no remedy, and fewer requests at a time make no server.
-_SHORTEST_CONTEXT_TOKENS = 1024
+_SHORTEST_CONTEXT_TOKENS = 256
 FEW_REQUESTS = 8
 _PARALLEL_SIZES = (1, 2, 4, 8)
 _FEW_BATCHED_TOKENS = 2048
@@ -295,8 +295,8 @@ def unfit(subject: Subject, sizing: Sizing) -> str:
     if 0 < sizing.pool_bytes < sizing.needed_kv_cache_bytes and sizing.kv_cache_is_exact:
         given_mib, needed_mib = sizing.pool_bytes / _MIB, sizing.needed_kv_cache_bytes / _MIB
         what = (
-            f"max_model_len {deployment.max_model_len} needs {needed_mib:,.0f} MiB for {one}, and "
-            f"the profile gives it {given_mib:,.0f} MiB"
+            f"max_model_len {deployment.max_model_len} needs {needed_mib:,.1f} MiB for {one}, and "
+            f"the profile gives it {given_mib:,.1f} MiB"
         )
     else:
         worker = "CPU worker" if deployment.on_cpu else "GPU"

@@ -80,8 +80,8 @@ def test_kv_cache_that_is_too_small_names_what_it_needs() -> None:
         refuse_unfit(asked, asked.size())
 
     assert refused.value.message == (
-        "max_model_len 8192 needs 64 MiB for the KV cache of one request of 8,192 tokens, and the "
-        "profile gives it 20 MiB; use kv_cache_memory_gib: 0.07, or max_model_len: 1024."
+        "max_model_len 8192 needs 63.8 MiB for the KV cache of one request of 8,192 tokens, and "
+        "the profile gives it 20.2 MiB; use kv_cache_memory_gib: 0.07, or max_model_len: 1024."
     )
 
 

@@ -65,7 +65,9 @@ def test_serve_refuses_before_anything_is_loaded(tmp_path: Path) -> None:
 
     assert done.returncode == 3
     last = done.stderr.rstrip().rpartition("\n")[2]
-    assert last.startswith("gemma-serve: max_model_len 8192 needs 64 MiB for the KV cache of one ")
+    assert last.startswith(
+        "gemma-serve: max_model_len 8192 needs 63.8 MiB for the KV cache of one "
+    )
     assert "use kv_cache_memory_gib: 0.07." in last
     assert "Importing vLLM" not in done.stderr
 
