@@ -82,7 +82,7 @@ def open_page(
     file = directory / "page.html"
     file.write_text(page, encoding="utf-8")
     command = [
-        _chromium(),
+        chromium(),
         *QUIET,
         f"--user-data-dir={directory / 'profile'}",
         f"--window-size={width},2000",
@@ -100,7 +100,8 @@ def open_page(
     )
 
 
-def _chromium() -> str:
+def chromium() -> str:
+    """The browser's path."""
     found = shutil.which("chromium")
-    assert found, "these tests open the report in Chromium; install it: apt-get install chromium"
+    assert found, "these tests open pages in Chromium; install it: apt-get install chromium"
     return found
