@@ -29,6 +29,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+quality_app = typer.Typer(
+    help="Record what a model says of a corpus, and compare another with it.", no_args_is_help=True
+)
+app.add_typer(quality_app, name="quality")
+
 ProfileArgument = Annotated[
     str, typer.Argument(help="A packaged profile's name, or the path of a YAML file.")
 ]
@@ -400,6 +405,63 @@ def triton_check(
         raise typer.Exit(
             command.run_replay(golden, target, text=text, model=model, as_json=as_json)
         )
+
+
+@quality_app.command("record")
+def quality_record(
+    output: Annotated[Path, typer.Option(help="The file to write (.npz, about 8 MB).")],
+    profile: ProfileArgument = DEFAULT_PROFILE,
+    set_: SetOption = None,
+    max_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Score at most so many. Default: all 21,504.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace the file.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """
+    Score the corpus with a profile's model, and keep its log-probabilities as a reference.
+
+    Example: gemma-serve quality record gemma-3-270m --output bf16.npz
+    """
+    from gemma_serve import measure_quality
+    from gemma_serve.quality.show import print_record, record_json
+
+    loaded = _load(profile, set_)
+    made = measure_quality.record(loaded, output, _progress(), max_tokens=max_tokens, force=force)
+    if as_json:
+        print(json.dumps(record_json(made), indent=2))
+    else:
+        print_record(made, output)
+
+
+@quality_app.command("compare")
+def quality_compare(
+    reference: Annotated[Path, typer.Argument(help="What 'quality record' wrote.")],
+    candidate: Annotated[str, typer.Argument(help="Another record (.npz), or a profile.")],
+    set_: SetOption = None,
+    max_kl: Annotated[
+        float | None, typer.Option(min=0, help="Exit with 1 beyond this mean KL, in nats a token.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """
+    Compare a model with a recorded one: perplexity, KL divergence, agreement. 1 beyond --max-kl.
+
+    Example: gemma-serve quality compare bf16.npz my-fp8.yaml --max-kl 0.05
+    """
+    from gemma_serve import measure_quality
+    from gemma_serve.quality.show import comparison_json, print_comparison
+
+    is_record = candidate.endswith(".npz")
+    compared = measure_quality.compare_files(
+        reference, Path(candidate) if is_record else _load(candidate, set_), _progress()
+    )
+    if as_json:
+        print(json.dumps(comparison_json(compared, max_kl), indent=2))
+    else:
+        print_comparison(compared, max_kl)
+    if max_kl is not None and compared.exceeds(max_kl):
+        raise typer.Exit(1)
 
 
 def _load(name_or_path: str, overrides: list[str] | None) -> LoadedProfile:

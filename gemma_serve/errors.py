@@ -5,6 +5,7 @@ The exceptions that gemma-serve raises on purpose.
       x ProfileError            the profile can't be used        exit 2
       x StartupError            the server can't start           exit 3
         + ModelError            the model can't be served        exit 3
+      x QualityError            two models can't be compared     exit 2
       x RequestError            the client's fault               400
         + AuthenticationError   no key, or an unknown one        401
         + NotFoundError         no such route or model           404
@@ -77,6 +78,12 @@ class StartupError(GemmaServeError):
 
 class ModelError(StartupError):
     """The model can't be served: not Gemma, no weights, heads that do not divide."""
+
+
+class QualityError(GemmaServeError):
+    """Two models can't be compared: no record, another text or tokenizer, nowhere to write."""
+
+    exit_code = 2
 
 
 class RequestError(GemmaServeError):

@@ -11,10 +11,10 @@ import os
 import shutil
 import signal
 import tempfile
-from collections.abc import Callable, Collection, Coroutine
+from collections.abc import Collection, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from multiprocessing import resource_tracker
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,13 +23,21 @@ from gemma_serve.api.keys import read_keys
 from gemma_serve.engine.failures import startup_error
 from gemma_serve.engine.heap import give_back_freed_memory
 from gemma_serve.engine.plugin import EVENTS_VARIABLE
-from gemma_serve.engine.processes import adopt_orphans, end_children, shared_memory_below
+from gemma_serve.engine.processes import (
+    adopt_orphans,
+    deaf_to_ctrl_c,
+    end_children,
+    quiet_resource_tracker,
+    shared_memory_below,
+)
 from gemma_serve.engine.timeline import Timeline, read_events, record_engine_phases
 from gemma_serve.listen import HttpServer, open_ports
 from gemma_serve.notify import notify, watchdog
 from gemma_serve.plan import Plan, plan_serve
 from gemma_serve.profile.load import LoadedProfile
 from gemma_serve.progress import Progress
+from gemma_serve.quality.gate import Gate, read_gate
+from gemma_serve.quality.gate import check as check_quality
 from gemma_serve.sizing import selfcheck
 
 if TYPE_CHECKING:
@@ -44,9 +52,6 @@ POLL_S = 0.2
 LOG_STATS_S = 10.0
 # What vLLM's processes get to end by themselves before they are killed.
 ENGINE_EXIT_S = 2.0
-# Python's resource tracker frees the shared memory of vLLM's ended processes, and would warn of it
-# below our last line.
-RESOURCE_TRACKER_WARNING = "ignore::UserWarning:multiprocessing.resource_tracker"
 STOPPED = "Stopped before the server was ready."
 
 
@@ -70,12 +75,14 @@ def run(loaded: LoadedProfile, progress: Progress) -> int:
         # Ports, certificate and keys first: whether they serve is known in milliseconds.
         with open_ports(settings) as ports:
             keys = read_keys(settings.api_keys_file, os.environ)
+            folders = [*(file.parent for file in reversed(loaded.files)), Path.cwd()]
+            gate = read_gate(loaded.profile.quality, folders)
             plan = plan_serve(loaded, progress.say)
             for note in plan.resolved.notes:
                 progress.say(f"Note: {note}")
             os.environ.update(plan.resolved.env_dict())
             os.environ[EVENTS_VARIABLE] = str(events)
-            _ignore_warning(RESOURCE_TRACKER_WARNING)
+            quiet_resource_tracker()
             with progress.doing("import"), timeline.phase("import"):
                 import uvloop
 
@@ -92,7 +99,7 @@ def run(loaded: LoadedProfile, progress: Progress) -> int:
             kserve = KServe(state)
             metrics.register(TritonCounters(kserve.statistics, kserve.version))
             http = HttpServer(build_app(state, keys, kserve), ports, settings)
-            server = Server(plan, state, http, events, progress, kserve, keys)
+            server = Server(plan, state, http, events, progress, kserve, keys, gate)
             code: int = uvloop.run(server.serve())
             flush_spans()
             return code
@@ -101,25 +108,6 @@ def run(loaded: LoadedProfile, progress: Progress) -> int:
         return 0
     finally:
         shutil.rmtree(events.parent, ignore_errors=True)
-
-
-def _ignore_warning(filter_: str) -> None:
-    """Add to the filters of the Python processes that are started from here on."""
-    filters = [os.environ.get("PYTHONWARNINGS"), filter_]
-    os.environ["PYTHONWARNINGS"] = ",".join(text for text in filters if text)
-
-
-def _deaf_to_ctrl_c(start: Callable[..., Engine], *args: Any) -> Engine:
-    """
-    Call `start` in a thread whose processes never see SIGINT.
-
-    Ctrl-C goes to every process of the terminal. vLLM's would end at once, and with them the open
-    requests that the drain waits for; they inherit this thread's mask, and we end them ourselves.
-    """
-    # Python would start its resource tracker with the first process, and unblock SIGINT after it.
-    resource_tracker.ensure_running()
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    return start(*args)
 
 
 @dataclass
@@ -133,6 +121,7 @@ class Server:
     progress: Progress
     kserve: KServe
     keys: Collection[bytes]
+    gate: Gate | None
     grpc: GrpcServer | None = None
     num_signals: int = 0
     stop: asyncio.Event = field(default_factory=asyncio.Event)
@@ -204,13 +193,16 @@ class Server:
                 # In a thread of its own, so that probes are answered and signals are heard.
                 pool = ThreadPoolExecutor(1, thread_name_prefix="start-engine")
                 what = (engine_kwargs, timeline, self.plan.loaded.profile, self.plan.checkpoint)
-                self.starting = pool.submit(_deaf_to_ctrl_c, vllm.start, *what)
+                self.starting = pool.submit(deaf_to_ctrl_c, partial(vllm.start, *what))
                 engine = await asyncio.shield(asyncio.wrap_future(self.starting))
                 self._record_phases()
                 self.state.engine = engine
                 await vllm.wire(engine, engine_kwargs, frontend_kwargs)
             with self.progress.doing("warm_up"), timeline.phase("warm_up"):
                 await warm_up(self.http.app, engine.served_model_names()[0])
+            if self.gate is not None:
+                with self.progress.doing("quality"), timeline.phase("quality"):
+                    self.progress.say(await check_quality(engine, self.gate))
             # What is there now stays: the garbage collector need not look at it with every request.
             vllm.freeze_gc_heap()
             give_back_freed_memory()

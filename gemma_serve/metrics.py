@@ -76,6 +76,11 @@ SLO = Gauge(
     "Latency that the profile promises, by objective (ttft, itl); none where it promises none.",
     ["objective"],
 )
+QUALITY_KL = Gauge(
+    "gemma_serve_quality_kl_nats",
+    "Mean KL divergence per token from the profile's reference, a lower bound, found at the start.",
+    ["model"],
+)
 INFO = Info(
     "gemma_serve",
     "What is served: profile, model, dtype, tensor_parallel_size and versions.",

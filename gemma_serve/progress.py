@@ -14,6 +14,7 @@ DOING = {
     "start": "Starting the engine and loading the model...",
     "render": "Loading the tokenizer...",
     "warm_up": "Warming up...",
+    "quality": "Checking the quality against the reference...",
 }
 LABELS = {"kv_cache": "KV cache", "warm_up": "warm-up"}
 

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import os
+import signal
 from collections.abc import Callable
+from multiprocessing import resource_tracker
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import psutil
 
 # Source: linux/prctl.h.
 PR_SET_CHILD_SUBREAPER = 36
+_Started = TypeVar("_Started")
+RESOURCE_TRACKER_WARNING = "ignore::UserWarning:multiprocessing.resource_tracker"
 # What follows `python -c`; a warning filter may name the module too.
 RESOURCE_TRACKER = "from multiprocessing.resource_tracker"
 # A process that is ending may start another one; those of one that was killed come to us.
@@ -24,6 +29,29 @@ def adopt_orphans() -> None:
     """Become the parent of what vLLM's processes leave behind when they die (Linux only)."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def deaf_to_ctrl_c(start: Callable[[], _Started]) -> _Started:
+    """
+    Call `start`, in a thread of its own, so that the processes it starts never see SIGINT.
+
+    Ctrl-C goes to every process of the terminal. vLLM's would end at once, and with them the open
+    requests that the drain waits for; they inherit this thread's mask, and we end them ourselves.
+    """
+    # Python would start its resource tracker with the first process, and unblock SIGINT after it.
+    resource_tracker.ensure_running()
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    return start()
+
+
+def quiet_resource_tracker() -> None:
+    """
+    Let Python's resource tracker be silent, in all processes that are started from here on.
+
+    It frees the shared memory of vLLM's ended processes, and would warn of it below our last line.
+    """
+    filters = [os.environ.get("PYTHONWARNINGS"), RESOURCE_TRACKER_WARNING]
+    os.environ["PYTHONWARNINGS"] = ",".join(text for text in filters if text)
 
 
 def end_children(grace_s: float) -> None:

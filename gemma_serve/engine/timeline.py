@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 # In the order in which they happen.
-PHASES = ("import", "config", "processes", "weights", "compile", "kv_cache", "warm_up")
+PHASES = ("import", "config", "processes", "weights", "compile", "kv_cache", "warm_up", "quality")
 
 
 @dataclass

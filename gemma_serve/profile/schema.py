@@ -224,6 +224,22 @@ class Observability(Section):
     )
 
 
+class Quality(Section):
+    """A check before the server is ready: a short text, scored and held to a recorded reference."""
+
+    reference: str = Field(
+        description="The file that 'gemma-serve quality record' wrote; beside the profile, or a "
+        "path."
+    )
+    max_kl: Annotated[float, Field(gt=0)] = Field(
+        description="Largest mean KL divergence per token from the reference, in nats."
+    )
+    action: Literal["refuse", "warn"] = Field(
+        "refuse", description="Beyond max_kl: end with an error, or say so and serve."
+    )
+    max_tokens: PositiveInt = Field(1024, description="Tokens that are scored, of all languages.")
+
+
 class Meta(Section):
     """About the profile itself; nothing here changes how the model is served."""
 
@@ -295,6 +311,7 @@ class Profile(Section):
     server: Server = Server()
     limits: Limits = Limits()
     slo: Slo = Slo()
+    quality: Quality | None = None
     triton: Triton = Triton()
     observability: Observability = Observability()
     meta: Meta = Meta()

@@ -19,7 +19,15 @@ import pytest
 from gemma_serve.engine import vllm as door
 from gemma_serve.engine.capacity import _GPU_MEMORY_UTILIZATION
 from gemma_serve.engine.requirements import _PLUGINS
-from gemma_serve.engine.vllm import engine, errors, fields, protocol, render, renderer
+from gemma_serve.engine.vllm import (
+    engine,
+    errors,
+    fields,
+    logprobs,
+    protocol,
+    render,
+    renderer,
+)
 from gemma_serve.errors import InternalError, NotFoundError, RequestError, UnavailableError
 from gemma_serve.gemma.family import REASONING_PARSERS, TOOL_CALL_PARSERS
 
@@ -381,3 +389,31 @@ def test_plugins_stay_out_of_the_core() -> None:
 
     assert core is not None
     assert not any(f'"{method}"' in core[1] for method in _PLUGINS)
+
+
+# --- scoring a text
+
+
+def test_prompt_logprobs() -> None:
+    """A prompt's scores come flat: each position's own token first, then the most likely ones."""
+    params = logprobs.SamplingParams(
+        prompt_logprobs=64,
+        flat_logprobs=True,
+        detokenize=False,
+        output_kind=logprobs.RequestOutputKind.FINAL_ONLY,
+    )
+    flat = of_vllm("vllm.logprobs:create_prompt_logprobs")(params.flat_logprobs)
+    of_vllm("vllm.logprobs:append_logprobs_for_next_position")(
+        flat, [7, 5, 6], [-3.0, -1.0, -2.0], [None] * 3, 9, 2
+    )
+
+    assert params.skip_reading_prefix_cache
+    assert (flat.token_ids, flat.logprobs) == ([7, 5, 6], [-3.0, -1.0, -2.0])
+
+
+def test_bound_of_logprobs_is_held_where_requests_come_in() -> None:
+    """`max_logprobs` is read when sampling parameters are checked, and by no runner."""
+    assert "model_config.max_logprobs" in vllm_source("sampling_params.py")
+    runner = vllm_source("v1", "worker", "gpu_model_runner.py")
+    assert "max_logprobs" not in runner
+    assert "max_logprobs" not in vllm_source("v1", "worker", "gpu", "sample", "prompt_logprob.py")

@@ -12,6 +12,13 @@ from vllm.utils.gc_utils import freeze_gc_heap
 from gemma_serve.engine.vllm.engine import Engine, start, wire
 from gemma_serve.engine.vllm.errors import PARSE_ERRORS, refusal_in_event, translate
 from gemma_serve.engine.vllm.generate import generate
+from gemma_serve.engine.vllm.logprobs import (
+    PromptScores,
+    bos_token_id,
+    continue_greedily,
+    encode,
+    score_prompt,
+)
 from gemma_serve.engine.vllm.protocol import (
     AnthropicCountTokensRequest,
     AnthropicMessagesRequest,
@@ -35,16 +42,21 @@ __all__ = [
     "CompletionRequest",
     "DetokenizeRequest",
     "Engine",
+    "PromptScores",
     "RenderedPrompt",
     "ResponsesRequest",
     "TokenizeRequest",
+    "bos_token_id",
     "check_values",
+    "continue_greedily",
+    "encode",
     "freeze_gc_heap",
     "generate",
     "refusal_in_event",
     "render_chat",
     "renderer_without_engine",
     "response_events",
+    "score_prompt",
     "start",
     "translate",
     "vllm_version",
