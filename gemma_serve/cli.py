@@ -409,7 +409,7 @@ def triton_check(
 
 @quality_app.command("record")
 def quality_record(
-    output: Annotated[Path, typer.Option(help="The file to write (.npz, about 8 MB).")],
+    output: Annotated[Path, typer.Option(help="The file to write (.npz, about 5 MB).")],
     profile: ProfileArgument = DEFAULT_PROFILE,
     set_: SetOption = None,
     max_tokens: Annotated[

@@ -177,6 +177,8 @@ def _running_engine(plan: Plan, progress: Progress) -> Iterator[Engine]:
     with tempfile.TemporaryDirectory(prefix="gemma-serve-") as folder:
         events = Path(folder, "events.jsonl")
         os.environ.update(plan.resolved.env_dict() | {EVENTS_VARIABLE: str(events)})
+        # Standard output is the report's, which may be read by a machine.
+        os.environ.setdefault("VLLM_LOGGING_STREAM", "ext://sys.stderr")
         try:
             with progress.doing("import"):
                 # vLLM reads its environment when it is imported.
