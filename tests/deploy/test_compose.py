@@ -81,6 +81,16 @@ def test_server_is_started_as_the_others_expect_it() -> None:
     assert profile.server.api_keys_file == "/run/secrets/api-keys"
 
 
+def test_nginx_takes_its_configuration(tmp_path: Path) -> None:
+    """Real nginx reads it to the end: a directive in the wrong place would stop the container."""
+    text = (COMPOSE / "nginx.conf").read_text().replace(" /tmp/", f" {tmp_path}/")
+    (tmp_path / "nginx.conf").write_text(text)
+
+    command = ["nginx", "-t", "-c", tmp_path / "nginx.conf"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def test_docker_waits_for_the_drain() -> None:
     """stop_grace_period is longer than the drain and the end of vLLM's processes."""
     server = services()["gemma-serve"]
