@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from itertools import chain
 
@@ -11,6 +12,7 @@ import tritonclient.grpc
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.api.kserve.triton_clients import inputs_of
+from tests.deploy.dashboard_images import Source, page, sections
 from tests.deploy.expressions import (
     Expression,
     of_autoscaler,
@@ -24,8 +26,8 @@ from tests.servers import Server
 
 # Not from our /metrics: NVIDIA's exporter, for the row of the dashboard that says so.
 OF_OTHERS = "DCGM_FI_"
-# Declared, and without a sample on this server: its profile promises no latency.
-WITHOUT_SAMPLES = {"gemma_serve_slo_seconds"}
+# Declared, and without a sample on this server: its profile has neither slo nor quality.
+WITHOUT_SAMPLES = {"gemma_serve_slo_seconds", "gemma_serve_quality_kl_nats"}
 # What a server of text without an SLO has nothing to show for.
 EMPTY = {"Images in the cache"}
 ALL = [*of_dashboard(), *of_rules(), *of_autoscaler()]
@@ -136,6 +138,15 @@ def test_every_panel_shows_something(prometheus: Prometheus, expression: Express
     assert result, f"{expression.where} is empty: {expression.expr}"
     labels = set(chain.from_iterable(series["metric"] for series in result))
     assert labels >= expression.legend_labels
+
+
+def test_every_panel_can_be_drawn(prometheus: Prometheus) -> None:
+    """The pictures of the documentation come from the same JSON: each panel has its place there."""
+    source = Source(prometheus.base_url, time.time() - 60, time.time())
+    for title, row in sections():
+        text, _ = page([(title, row)], source)
+        assert text.count("<section") == len(row)
+        assert "polyline" in text or "value" in text
 
 
 def test_a_series_that_is_not_there_is_found(prometheus: Prometheus, tiny_server: Server) -> None:
