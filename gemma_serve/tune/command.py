@@ -29,7 +29,7 @@ from gemma_serve.tune.harness import Method, check_harness
 from gemma_serve.tune.outcome import Compared
 from gemma_serve.tune.search import Against, Doing, Found, Limits, Search, run
 from gemma_serve.tune.space import Change, Demand, Permitted, changes_to_try, options, vllm_defaults
-from gemma_serve.tune.state import State, Trial, read_state, write_state
+from gemma_serve.tune.state import FILE, State, Trial, read_state, write_state
 from gemma_serve.tune.write import evidence_of, tuned_profile
 
 _SLO_KEYS = ("ttft_ms", "itl_ms")
@@ -208,7 +208,7 @@ def tune(prepared: Prepared, console: Console, say: Say) -> Found:
     """
     request = prepared.request
     check_harness()
-    if request.restart:
+    if request.restart and (request.directory / FILE).exists():  # it is ours
         shutil.rmtree(request.directory, ignore_errors=True)
     if request.file.exists() and not (request.directory.exists() or request.force):
         raise ProfileError(
