@@ -78,14 +78,16 @@ async function* events(answer) {
 }
 
 const server = { maxImages: 0, takesThinking: false };
+let nextLook = 0;
 
 /** Find out what is served, and go on asking while the model loads. */
 async function connect() {
+  clearTimeout(nextLook);
   try {
     const info = await (await call("v1/info")).json();
     if (info.status === "starting") {
       setStatus("waiting", "The model is loading…");
-      setTimeout(connect, LOADING_POLL_MS);
+      nextLook = setTimeout(connect, LOADING_POLL_MS);
       return;
     }
     const models = await (await call("v1/models")).json();
@@ -221,6 +223,7 @@ async function answer(turn) {
     }
     turn.state = "done";
     announce(turn.answer);
+    if ($("status").dataset.state !== "ready") connect();
   } catch (error) {
     turn.state = error.name === "AbortError" ? "stopped" : "failed";
     turn.error = error.message;

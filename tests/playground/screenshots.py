@@ -1,6 +1,6 @@
 """
 Draws docs/images/playground-*.png from a running server with the playground on:
-`python -m tests.playground.screenshots http://127.0.0.1:8000`.
+`python -m tests.playground.screenshots http://127.0.0.1:8000 "Name three rivers." 1`.
 """
 
 from __future__ import annotations
@@ -15,34 +15,36 @@ from tests.playground.writing import finish, set_up, write
 
 IMAGES = Path(__file__).parents[2] / "docs" / "images"
 BOUND_MS = 120_000
-QUESTIONS = ["Name three rivers of Europe.", "Reverse a string in Python."]
 
 
-def draw(browser: Browser, url: str) -> None:
-    """The page with a conversation, by theme and width; and before one."""
+def draw(browser: Browser, url: str, question: str, seed: int, directory: Path = IMAGES) -> None:
+    """The page with an answer and its prompt, by theme and width."""
+    directory.mkdir(parents=True, exist_ok=True)
     for theme in ("light", "dark"):
         for viewport in (WIDE, NARROW):
             with opened(browser, url, viewport=viewport, color_scheme=theme) as page:
                 page.set_default_timeout(BOUND_MS)
                 page.get_by_text("Ready", exact=True).wait_for(state="attached")
-                converse(page, narrow=viewport is NARROW)
-                name = f"playground-{theme}-{viewport['width']}.png"
-                page.screenshot(path=IMAGES / name)
+                converse(page, question, seed, narrow=viewport is NARROW)
+                page.screenshot(path=directory / f"playground-{theme}-{viewport['width']}.png")
 
 
-def converse(page: Page, *, narrow: bool) -> None:
-    """Two questions; the settings are set and, on a narrow screen, closed again."""
+def converse(page: Page, question: str, seed: int, *, narrow: bool) -> None:
+    """One question; the settings are filled in and, on a narrow screen, closed again."""
+    toggle = page.get_by_role("button", name="Settings")
     if narrow:
-        page.get_by_role("button", name="Settings").click()
-    set_up(page, system_prompt="Be brief.", temperature=0, max_tokens=80)
+        toggle.click()
+    set_up(page, temperature=0.6, seed=seed, max_tokens=90)
     if narrow:
-        page.keyboard.press("Escape")
-    for question in QUESTIONS:
-        write(page, question)
-        finish(page)
+        toggle.click()
+    write(page, question)
+    finish(page)
+    page.get_by_role("button", name="Prompt").click()
+    page.get_by_role("region", name="Rendered prompt").wait_for()
+    page.get_by_label("Message").focus()
 
 
 if __name__ == "__main__":
-    IMAGES.mkdir(parents=True, exist_ok=True)
+    address, question, seed = sys.argv[1:]
     with chromium() as browser:
-        draw(browser, sys.argv[1])
+        draw(browser, address, question, int(seed))
