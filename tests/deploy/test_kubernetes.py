@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from gemma_serve.profile.load import load_profile
 from tests.deploy.manifests import (
     KUBERNETES,
     OVERLAYS,
+    ROOT,
     Object,
     of_kind,
     pods,
@@ -25,6 +27,7 @@ from tests.deploy.manifests import (
     rendered,
     serving,
 )
+from tests.deploy.prometheus import promtool
 
 # The newest whose schemas the validator brings.
 KUBERNETES_VERSION = kubernetes_validate.latest_version()
@@ -184,6 +187,23 @@ def test_autoscaler_has_the_say(overlay: str) -> None:
         for trigger in found["spec"]["triggers"]:
             where = f'{{namespace="{found["metadata"]["namespace"]}",job="gemma-serve"}}'
             assert where in trigger["metadata"]["query"]
+
+
+def test_autoscaler_asks_what_can_be_asked(tmp_path: Path) -> None:
+    """Its queries are PromQL, of series that rules and dashboard use, which a test holds."""
+    (scaled,) = of_kind("one-gpu", "ScaledObject")
+    queries = [trigger["metadata"]["query"] for trigger in scaled["spec"]["triggers"]]
+    rules = [{"record": f"query:{number}", "expr": query} for number, query in enumerate(queries)]
+    file = tmp_path / "rules.yml"
+    file.write_text(yaml.safe_dump({"groups": [{"name": "queries", "rules": rules}]}))
+
+    done = promtool("check", "rules", file)
+    assert done.returncode == 0, done.stdout + done.stderr
+    files = [path for path in (ROOT / "deploy").rglob("*") if path.suffix in {".yml", ".json"}]
+    known = "".join(path.read_text() for path in files)
+    asked = {name for query in queries for name in re.findall(r"vllm:\w+", query)}
+    assert len(asked) == 3
+    assert {name for name in asked if name not in known} == set()
 
 
 # --- what they say of the server
