@@ -1,7 +1,7 @@
 """
 What all tests share: the tiny model, and one server of it for the session.
 
-At most one engine runs at a time. Tests run in this order: those without an engine, those of the
+At most one engine runs at a time. Tests run in this order: those without an engine, those of each
 shared server, those that start one of their own.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -30,6 +31,20 @@ TINY = {
     },
 }
 ServeProfile = Callable[..., AbstractContextManager[Server]]
+# Each is started once, for all tests that ask for it.
+SHARED = ("tiny_server", "keyed_server", "vllm_backend_server")
+
+
+KEY, OTHER_KEY = "correct-horse", "battery"  # from the file, from the environment
+ORIGIN = "https://chat.example"
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -42,9 +57,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def _engine_order(item: pytest.Item) -> int:
     fixtures = getattr(item, "fixturenames", ())
-    if "tiny_server" in fixtures:
-        return 1
-    return 2 if "serve_profile" in fixtures or item.get_closest_marker("engine") else 0
+    for order, name in enumerate(SHARED, 1):
+        if name in fixtures:
+            return order
+    own = "serve_profile" in fixtures or item.get_closest_marker("engine")
+    return len(SHARED) + 1 if own else 0
 
 
 @pytest.fixture(scope="session")
@@ -80,6 +97,46 @@ def tiny_server(
         "server.playground=true",
     ]
     log = tmp_path_factory.mktemp("log") / "tiny.log"
+    engine_slot.close()
+    return engine_slot.enter_context(serving(tiny_profile, overrides, log, dict(os.environ)))
+
+
+@pytest.fixture(scope="session")
+def metrics_port() -> int:
+    """Where the server with keys shows its metrics too."""
+    return free_port()
+
+
+@pytest.fixture(scope="session")
+def keyed_server(
+    tiny_profile: Path,
+    engine_slot: contextlib.ExitStack,
+    metrics_port: int,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Server:
+    """A server as an operator would run it: keys, a metrics port, one origin, no documentation."""
+    keys = tmp_path_factory.mktemp("keys") / "keys"
+    keys.write_text(f"{KEY}\n")
+    overrides = [
+        f"server.api_keys_file={keys}",
+        f"server.metrics_port={metrics_port}",
+        f"server.cors_allow_origins=[{ORIGIN}]",
+        "server.docs=false",
+        "server.grpc_port=0",
+    ]
+    log = tmp_path_factory.mktemp("log") / "keyed.log"
+    environ = dict(os.environ) | {"GEMMA_SERVE_API_KEYS": OTHER_KEY}
+    engine_slot.close()
+    return engine_slot.enter_context(serving(tiny_profile, overrides, log, environ))
+
+
+@pytest.fixture(scope="session")
+def vllm_backend_server(
+    tiny_profile: Path, engine_slot: contextlib.ExitStack, tmp_path_factory: pytest.TempPathFactory
+) -> Server:
+    """The tiny model with the tensors of Triton's vLLM backend."""
+    overrides = ["triton.contract=vllm-backend", "server.grpc_port=0"]
+    log = tmp_path_factory.mktemp("log") / "vllm-backend.log"
     engine_slot.close()
     return engine_slot.enter_context(serving(tiny_profile, overrides, log, dict(os.environ)))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -11,27 +10,26 @@ import httpx
 from tests.api.kserve.http_requests import GENERATE, STREAM
 from tests.api.kserve.refusals import Witness, faults
 from tests.api.kserve.sampling_cases import bad_bodies
-from tests.conftest import ServeProfile
+from tests.servers import Server
 
 GREEDY = {"max_tokens": 8, "temperature": 0}
 # A schema of nothing but itself, which the engine's grammar gives up on.
 ENDLESS = {"structured_outputs": {"json": {"$ref": "#"}}, "max_tokens": 2}
 
 
-def test_bad_sampling_parameters(serve_profile: ServeProfile, tiny_profile: Path) -> None:
+def test_bad_sampling_parameters(vllm_backend_server: Server) -> None:
     """Each is refused whole and streamed, and leaves no harm; what the engine fails on is a 500."""
-    with serve_profile(tiny_profile, ["triton.contract=vllm-backend"]) as server:
-        witness = Witness(server, {"text_input": "Rome is", "parameters": GREEDY})
-        wrong = [
-            f"{path} {str(body)[:200]} {fault}"
-            for body in bad_bodies()
-            for path in (GENERATE, STREAM)
-            for fault in _faults(witness.http, path, body)
-        ]
-        assert not wrong, "\n".join(wrong)
-        witness.check_unharmed()
-        _check_failure_of_the_engine(witness.http)
-        witness.check_idle()
+    witness = Witness(vllm_backend_server, {"text_input": "Rome is", "parameters": GREEDY})
+    wrong = [
+        f"{path} {str(body)[:200]} {fault}"
+        for body in bad_bodies()
+        for path in (GENERATE, STREAM)
+        for fault in _faults(witness.http, path, body)
+    ]
+    assert not wrong, "\n".join(wrong)
+    witness.check_unharmed()
+    _check_failure_of_the_engine(witness.http)
+    witness.check_idle()
 
 
 def _faults(http: httpx.Client, path: str, body: dict[str, Any]) -> list[str]:

@@ -30,7 +30,7 @@ from tests.api.kserve.triton_clients import (
     wait_until,
     wait_until_idle,
 )
-from tests.conftest import ServeProfile
+from tests.conftest import KEY, OTHER_KEY
 from tests.servers import Server
 
 PROMPT = "The sea"
@@ -513,13 +513,11 @@ def test_async_client_cancels_its_stream(tiny_server: Server) -> None:
 # --- keys
 
 
-def test_keys(tiny_profile: Any, serve_profile: ServeProfile) -> None:
+def test_keys(keyed_server: Server) -> None:
     """With keys set, every method but the probes wants one, as a bearer token or x-api-key."""
-    keys = {"GEMMA_SERVE_API_KEYS": "correct-horse,battery"}
     with (
-        serve_profile(tiny_profile, ["server.grpc_port=0"], keys) as server,
-        grpcclient.InferenceServerClient(server.grpc_address) as client,
-        grpc.insecure_channel(server.grpc_address) as channel,
+        grpcclient.InferenceServerClient(keyed_server.grpc_address) as client,
+        grpc.insecure_channel(keyed_server.grpc_address) as channel,
     ):
         assert client.is_server_live()
         assert client.is_server_ready()
@@ -531,9 +529,9 @@ def test_keys(tiny_profile: Any, serve_profile: ServeProfile) -> None:
         watching.cancel()
 
         known = (
-            {"authorization": "Bearer correct-horse"},
-            {"authorization": "bearer battery"},
-            {"x-api-key": "battery"},
+            {"authorization": f"Bearer {KEY}"},
+            {"authorization": f"bearer {OTHER_KEY}"},
+            {"x-api-key": OTHER_KEY},
         )
         unknown = ({}, {"authorization": "Bearer guess"}, {"x-api-key": ""}, {"x-api-key": "b"})
         inputs = inputs_of(grpcclient, {**GREEDY, "max_new_tokens": 2})
@@ -564,10 +562,10 @@ def test_keys(tiny_profile: Any, serve_profile: ServeProfile) -> None:
         assert list(allowed.until_final(1)) == ["1"]
         client.stop_stream()
 
-        with server.client() as http:
+        with keyed_server.client() as http:
             for path in ("/v2/health/live", "/v2/health/ready"):
                 assert http.get(path).status_code == 200
             answer = http.get("/v2/models/tiny")
             assert (answer.status_code, list(answer.json())) == (401, ["error"])
             assert http.get("/v2", headers=known[2]).status_code == 200
-        assert "correct-horse" not in server.output()
+        assert KEY not in keyed_server.output()

@@ -36,8 +36,7 @@ from tests.api.kserve.triton_clients import (
     num_tokens,
     texts_of,
 )
-from tests.api.test_keys_and_ports import free_port
-from tests.conftest import TINY
+from tests.conftest import TINY, free_port
 from tests.servers import Server, serving
 from tests.tiny_gemma_vision import TOKENS_PER_IMAGE, make_tiny_gemma_vision
 from tests.tiny_lora import RANK, make_tiny_lora
