@@ -43,6 +43,7 @@ class Platform:
     cores: tuple[int, ...]  # CPU ids that this process may use
     simulated: bool = False
     speed: Speed | None = None  # None: not known
+    amx: bool | None = None  # a CPU's tile unit, which vLLM's FP8 kernels need; None: not known
 
     @property
     def label(self) -> str:
@@ -148,7 +149,9 @@ def detect_usable() -> Platform:
 def detect_cpu() -> Platform:
     """This machine's CPU, within the limits of affinity and cgroup."""
     memory_bytes = min(psutil.virtual_memory().total, _cgroup_bytes("memory.max") or math.inf)
-    return Platform("cpu", _cpu_name(), None, 1, round(memory_bytes / 2**30, 1), allowed_cores())
+    memory_gib = round(memory_bytes / 2**30, 1)
+    name, amx = _cpu()
+    return Platform("cpu", name, None, 1, memory_gib, allowed_cores(), amx=amx)
 
 
 def allowed_cores() -> tuple[int, ...]:
@@ -221,13 +224,15 @@ def _capability(text: str) -> tuple[int, int]:
     return int(major), int(minor or 0)
 
 
-def _cpu_name() -> str:
+def _cpu() -> tuple[str, bool | None]:
+    """The CPU's name, and whether it has AMX where the kernel tells."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
-        return "CPU"
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else "CPU"
+        return "CPU", None
+    values = {key.strip(): value.split() for key, _, value in (x.partition(":") for x in lines)}
+    flags = values.get("flags")
+    return " ".join(values.get("model name", ["CPU"])), "amx_tile" in flags if flags else None
 
 
 def _cgroup_bytes(name: str) -> int | None:

@@ -109,11 +109,17 @@ def _already_quantised(context: Context, method: str) -> Derived:
             f"{checkpoint.model} is stored in FP8 ({method}) without weight blocks, which vLLM "
             "can't run on CPU; serve a checkpoint in bf16 or in block FP8."
         )
+    if context.on_cpu and checkpoint.is_block_fp8 and context.platform.amx is False:
+        raise StartupError(
+            f"{checkpoint.model} is stored in block FP8, for which vLLM's CPU kernel needs AMX "
+            f"(Intel Sapphire Rapids or newer), and {context.platform.name} has none; serve a "
+            "checkpoint in bf16."
+        )
     reason = f"the checkpoint is already quantised ({method}); vLLM reads how from it"
     yield Setting("quantization", None, context.origin("dtype"), reason)
     if wants_fp8 and not checkpoint.is_fp8:
         yield f"dtype fp8 changes nothing: the checkpoint is already quantised ({method}), not FP8."
-    if context.on_cpu and checkpoint.is_int4:
+    if context.on_cpu and checkpoint.is_int4 and context.platform.amx is not False:
         yield (
             "With AMX, vLLM runs 4-bit weights with int8 activations; "
             "env: {VLLM_CPU_INT4_W4A8: '0'} keeps them in bf16."

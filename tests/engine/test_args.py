@@ -187,6 +187,15 @@ def test_other_fp8_checkpoints_on_cpu_are_refused(tmp_path: Path) -> None:
     )
 
 
+def test_block_fp8_on_a_cpu_without_amx_is_refused(tmp_path: Path) -> None:
+    """vLLM has no other CPU kernel for it, and would fail after it has loaded."""
+    without = dataclasses.replace(TWO_CORES, amx=False)
+    assert refusal(tmp_path, without, checkpoint=quantised(BLOCK_FP8), model="someone/model") == (
+        "someone/model is stored in block FP8, for which vLLM's CPU kernel needs AMX (Intel "
+        f"Sapphire Rapids or newer), and {without.name} has none; serve a checkpoint in bf16."
+    )
+
+
 def test_bf16_on_an_old_gpu_is_refused(tmp_path: Path) -> None:
     """A GPU before Ampere has no bf16."""
     assert refusal(tmp_path, T4, model=SMALL) == (
