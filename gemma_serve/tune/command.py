@@ -318,11 +318,19 @@ def dry_run_json(prepared: Prepared, search: Search) -> dict[str, Any]:
 
 def print_dry_run(prepared: Prepared, search: Search, console: Console) -> None:
     """The trials in their order, before any is made."""
-    table = Table("setting", "keys", "why", box=None, pad_edge=False)
+    table = _table("setting", "keys", "why")
     for change in prepared.changes:
         table.add_row(change.name, Text("\n".join(options(change.keys))), change.why)
     console.print(table)
     console.print(Text(estimate(search, State(about={}))), soft_wrap=True)
+
+
+def _table(*headings: str) -> Table:
+    """A table that shows every word, in a narrow terminal too."""
+    table = Table(box=None, pad_edge=False)
+    for heading in headings:
+        table.add_column(heading, overflow="fold")
+    return table
 
 
 def tuned_json(prepared: Prepared, found: Found) -> dict[str, Any]:
@@ -336,7 +344,7 @@ def tuned_json(prepared: Prepared, found: Found) -> dict[str, Any]:
 
 def print_tuned(prepared: Prepared, found: Found, console: Console) -> None:
     """A line a trial, the whole against its base, and what to do next."""
-    table = Table("setting", "outcome", "tokens/s", "why", box=None, pad_edge=False)
+    table = _table("setting", "outcome", "tokens/s", "why")
     for trial in found.state.trials:
         style = _STYLES.get(trial.outcome, "")
         table.add_row(
