@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import yaml
 
-from tests.api.test_keys_and_ports import free_port
+from tests.conftest import free_port
 
 FOLDER = Path(__file__).parents[2] / "deploy" / "prometheus"
 WAIT_S = 60
