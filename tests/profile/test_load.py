@@ -49,6 +49,7 @@ server:
   docs: false
 limits: {max_body_bytes: 1_000, max_queued_requests: 5, max_queued_tokens: 7, drain_s: 0}
 slo: {ttft_ms: 200, itl_ms: 12.5}
+observability: {otlp_traces_endpoint: http://otel:4317}
 quality: {reference: bf16.npz, max_kl: 0.05}
 triton: {contract: vllm-backend, default_inputs: {stream: false}}
 meta: {description: text, min_vllm_version: 0.32.0, gpu_memory_gib: 80, tested_on: [2026-03-01]}
