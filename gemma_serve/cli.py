@@ -284,6 +284,46 @@ def import_triton(
 
 
 @app.command()
+def quantize(
+    source: Annotated[
+        str,
+        typer.Argument(help="embedded/gemma-3-270m, a directory, or a Hub id in the cache."),
+    ],
+    destination: Annotated[Path, typer.Argument(help="A directory that does not exist yet.")],
+    scheme: Annotated[
+        str, typer.Option(help="fp8-block, fp8-dynamic, fp8-static, q4_0 or kv-fp8.")
+    ],
+    revision: Annotated[
+        str | None, typer.Option(help="Branch, tag or commit of a repository.")
+    ] = None,
+    calibration_text: Annotated[
+        Path | None, typer.Option(help="Text to measure on, for fp8-static and kv-fp8.")
+    ] = None,
+    allow_off_grid: Annotated[
+        bool, typer.Option("--allow-off-grid", help="Round what is not on Q4_0's grid.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """
+    Make a checkpoint of fewer bits, offline; a run that was stopped goes on where it was.
+
+    Example: gemma-serve quantize embedded/gemma-3-270m out --scheme fp8-block
+    """
+    from gemma_serve.quantize import require_packages
+
+    require_packages()
+    from gemma_serve.quantize import run
+
+    request = run.Request(source, destination, scheme, revision, calibration_text, allow_off_grid)
+    say = _progress().say
+    made = run.quantize(request, say)
+    if as_json:
+        print(json.dumps(run.made_json(made, destination), indent=2))
+    else:
+        run.say_made(made, destination, say)
+
+
+@app.command()
 def tune(
     profile: ProfileArgument = DEFAULT_PROFILE,
     set_: SetOption = None,

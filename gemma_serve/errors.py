@@ -5,6 +5,7 @@ The exceptions that gemma-serve raises on purpose.
       x ProfileError            the profile can't be used        exit 2
       x StartupError            the server can't start           exit 3
         + ModelError            the model can't be served        exit 3
+      x QuantizeError           the model can't be quantised     exit 3
       x QualityError            two models can't be compared     exit 2
       x RequestError            the client's fault               400
         + AuthenticationError   no key, or an unknown one        401
@@ -84,6 +85,12 @@ class QualityError(GemmaServeError):
     """Two models can't be compared: no record, another text or tokenizer, nowhere to write."""
 
     exit_code = 2
+
+
+class QuantizeError(GemmaServeError):
+    """The checkpoint can't be quantised so, or the result can't be written."""
+
+    exit_code = 3
 
 
 class RequestError(GemmaServeError):

@@ -15,7 +15,7 @@ from gemma_serve.cli import app
 
 COMMANDS = [
     *("serve", "check", "plan", "profiles", "schema", "chat", "top", "render"),
-    *("import-triton", "tune", "version", "triton-check"),
+    *("import-triton", "quantize", "tune", "version", "triton-check"),
 ]
 BOUND_S = 120
 

@@ -16,6 +16,8 @@ from gemma_serve.profile.tree import Node, Origin, merge
 SMALLEST = "the smallest profile is one line: 'model: google/gemma-3-27b-it'"
 LIST_THEM = "list them with: gemma-serve profiles"
 _CLAIMS = frozenset({"tested_on", "evidence"})  # keys of `meta`
+# What `gemma-serve quantize` puts beside the weights, so that the directory can be served by name.
+IN_CHECKPOINT = "profile.yaml"
 _OVERRIDE = re.compile(r"([^\s.=]+(?:\.[^\s.=]+)*)=(.*)", re.DOTALL)
 
 
@@ -128,6 +130,8 @@ def find_profile(name_or_path: str, base_dir: Path) -> Path | str:
         if not looks_like_path and packaged.is_file():
             return packaged
         path = base_dir / Path(name_or_path).expanduser()
+        if path.is_dir() and (path / IN_CHECKPOINT).is_file():
+            return (path / IN_CHECKPOINT).resolve()
         if path.is_dir():
             return f"The profile {name_or_path!r} is a directory; name a YAML file in it."
         if path.exists():

@@ -1,0 +1,101 @@
+"""The shards, one after the other: each tensor read in slices, quantised or copied, and written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+from safetensors import safe_open
+
+from gemma_serve.quantize.layers import is_quantised
+from gemma_serve.quantize.partial import Partial, check_space, sha256_of
+from gemma_serve.quantize.scheme import Scheme
+from gemma_serve.quantize.shards import Part, ShardWriter, Stored, file_bytes
+from gemma_serve.quantize.source import Source
+
+
+def planned_shards(source: Source, scheme: Scheme) -> dict[str, dict[str, Part]]:
+    """
+    File -> tensor -> type and shape of what it will hold.
+
+    Raises:
+        QuantizeError: The scheme can't take one of the weights.
+    """
+    return {shard: _planned(scheme, parts) for shard, parts in source.shards.items()}
+
+
+def _planned(scheme: Scheme, parts: Mapping[str, Part]) -> dict[str, Part]:
+    planned: dict[str, Part] = {}
+    for name, part in parts.items():
+        planned |= scheme.parts(name, part) if is_quantised(name) else {name: part}
+    return planned
+
+
+def convert(
+    source: Source, scheme: Scheme, plan: Mapping[str, Mapping[str, Part]], partial: Partial
+) -> dict[str, Any]:
+    """
+    Make every shard that is not finished yet; quantised weight -> what its scheme says of it.
+
+    Raises:
+        QuantizeError: A value can't be quantised, or the disk has no room for a shard.
+    """
+    weights: dict[str, Any] = {}
+    with _progress(source.num_bytes) as advance:
+        for shard, planned in plan.items():
+            file = source.directory / shard
+            sha256 = sha256_of(file)
+            known = partial.finished(shard, sha256)
+            if known is None:
+                (partial.directory / shard).unlink(missing_ok=True)
+                check_space(partial, file_bytes(planned))
+                found = _convert_shard(file, scheme, planned, partial.directory / shard, advance)
+                partial.finish(shard, {"source_sha256": sha256, "weights": found})
+                known = partial.shards[shard]
+            else:
+                advance(file.stat().st_size)
+            weights |= known["weights"]
+    return weights
+
+
+def _convert_shard(
+    file: Path,
+    scheme: Scheme,
+    planned: Mapping[str, Part],
+    made: Path,
+    advance: Callable[[int], None],
+) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    with safe_open(file, framework="pt") as opened, ShardWriter(made, planned) as writer:
+        for name in opened.keys():  # noqa: SIM118 - it is no dict
+            header = opened.get_slice(name)
+            part = Part(header.get_dtype(), tuple(header.get_shape()))
+            stored = Stored(name, part, opened, file.name)
+            if is_quantised(name):
+                found[name] = scheme.convert(stored, writer.write)
+            else:
+                for row, rows in stored.slices():
+                    writer.write(name, row, rows)
+            advance(part.num_bytes)
+    return found
+
+
+@contextmanager
+def _progress(num_bytes: int) -> Iterator[Callable[[int], None]]:
+    """A bar over the source's bytes, where stderr is a terminal."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TimeRemainingColumn(),
+    )
+    console = Console(stderr=True)
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as progress:
+        task = progress.add_task("Quantising", total=num_bytes)
+        yield lambda done: progress.advance(task, done)

@@ -1,0 +1,77 @@
+"""Small Gemma checkpoints on the disk, whole and broken, and what was made of them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from gemma_serve.quantize import run
+from gemma_serve.quantize.card import Made
+
+INDEX = "model.safetensors.index.json"
+# What vLLM joins in one matrix must divide in blocks of 128: 4 heads x 32 both of queries and keys.
+SHAPE = {"hidden_size": 256, "intermediate_size": 384, "num_key_value_heads": 4}
+
+
+def copy_of(checkpoint: Path, directory: Path) -> Path:
+    """A copy that a test may change."""
+    return Path(shutil.copytree(checkpoint, directory))
+
+
+def tensors_of(checkpoint: Path) -> dict[str, torch.Tensor]:
+    """Every tensor of a checkpoint, in one shard or many."""
+    found: dict[str, torch.Tensor] = {}
+    for file in sorted(checkpoint.glob("*.safetensors")):
+        found |= load_file(file)
+    return found
+
+
+def in_shards(checkpoint: Path, number: int) -> Path:
+    """Split its weights over `number` files, in place."""
+    tensors = tensors_of(checkpoint)
+    (checkpoint / "model.safetensors").unlink()
+    weight_map = {}
+    for count in range(number):
+        shard = f"model-{count + 1:05}-of-{number:05}.safetensors"
+        part = {name: tensors[name] for name in sorted(tensors)[count::number]}
+        save_file(part, checkpoint / shard, metadata={"format": "pt"})
+        weight_map |= dict.fromkeys(part, shard)
+    write_json(checkpoint / INDEX, {"metadata": {}, "weight_map": weight_map})
+    return checkpoint
+
+
+def change_weights(checkpoint: Path, change: Callable[[str, torch.Tensor], torch.Tensor]) -> Path:
+    """Replace tensors in place."""
+    for file in checkpoint.glob("*.safetensors"):
+        changed = {name: change(name, tensor.clone()) for name, tensor in load_file(file).items()}
+        save_file(changed, file, metadata={"format": "pt"})
+    return checkpoint
+
+
+def change_config(checkpoint: Path, **changes: Any) -> Path:
+    """Replace values of its config.json in place."""
+    file = checkpoint / "config.json"
+    write_json(file, json.loads(file.read_text()) | changes)
+    return checkpoint
+
+
+def config_of(checkpoint: Path) -> dict[str, Any]:
+    """Its config.json."""
+    found: dict[str, Any] = json.loads((checkpoint / "config.json").read_text())
+    return found
+
+
+def write_json(file: Path, content: Mapping[str, Any]) -> None:
+    file.write_text(json.dumps(content))
+
+
+def quantize(source: Path | str, destination: Path, scheme: str, **options: Any) -> Made:
+    """Convert in this process, silently."""
+    request = run.Request(str(source), destination, scheme, **options)
+    return run.quantize(request, lambda _line: None)

@@ -1,0 +1,89 @@
+"""Quantised checkpoints on real vLLM: what they are for."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import httpx
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from gemma_serve.gemma import embedded
+from gemma_serve.quantize.layers import is_quantised
+from tests.commands import running
+from tests.conftest import TINY, ServeProfile
+from tests.quantize.checkpoints import change_weights, config_of, copy_of, quantize, tensors_of
+from tests.quantize.test_q4_0 import drawn
+from tests.tiny_gemma import BOS, VOCAB_SIZE
+
+CAPITALS = "Germany: Berlin. Italy: Rome. Spain: Madrid. France:"
+
+
+@pytest.fixture(scope="module")
+def embedded_fp8(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The embedded model in block FP8, made by the command."""
+    out = tmp_path_factory.mktemp("embedded") / "out"
+    words = ["quantize", embedded.MODEL_ID, out, "--scheme", "fp8-block"]
+    with running(words, out.with_name("log")) as command:
+        assert command.ended() == 0, command.output()
+        assert f"Next: gemma-serve serve {out}" in command.output()
+    return out
+
+
+def test_embedded_in_block_fp8(embedded_fp8: Path) -> None:
+    """The embedded model's matrices become FP8; its embeddings, most of it, stay bf16."""
+    weights = tensors_of(embedded_fp8)
+
+    assert config_of(embedded_fp8)["quantization_config"]["quant_method"] == "fp8"
+    assert sum(weight.dtype == torch.float8_e4m3fn for weight in weights.values()) == 18 * 7
+    assert weights["model.embed_tokens.weight"].dtype == torch.bfloat16
+
+
+@pytest.mark.skipif(
+    not torch.cpu._is_amx_tile_supported(), reason="vLLM's CPU kernel for FP8 blocks needs AMX"
+)
+def test_embedded_in_block_fp8_is_served(serve_profile: ServeProfile, embedded_fp8: Path) -> None:
+    """The directory is served as it is, its weights in FP8, and still knows its capitals."""
+    shown = {"VLLM_LOGGING_LEVEL": "INFO"}
+    with serve_profile(embedded_fp8, ["kv_cache_memory_gib=0.25"], shown) as server:
+        assert "Selected CPUFp8BlockScaledMMKernel for Fp8LinearMethod" in server.output()
+        with server.client() as client:
+            assert complete(client, CAPITALS)["text"].startswith(" Paris")
+            assert client.get("/v1/models").json()["data"][0]["id"] == "out"
+
+
+def complete(client: httpx.Client, prompt: str | list[int], **options: object) -> dict:
+    """The greedy completion, short."""
+    body = {"model": "out", "prompt": prompt, "temperature": 0, "max_tokens": 2} | options
+    answer = client.post("/v1/completions", json=body)
+    assert answer.status_code == 200, answer.text
+    return answer.json()["choices"][0]
+
+
+def test_q4_0(serve_profile: ServeProfile, blocky_model: Path, tmp_path: Path) -> None:
+    """A QAT checkpoint in 4 bits, negative scales and all, says what its bf16 weights say."""
+    source = change_weights(
+        copy_of(blocky_model, tmp_path / "qat"),
+        lambda name, tensor: (
+            drawn(tensor.numel() // 32).view(tensor.shape) if is_quantised(name) else tensor
+        ),
+    )
+    quantize(source, tmp_path / "out", "q4_0")
+    prompt = [BOS, *range(300, 340)]
+    overrides = [f"{key}={TINY[key]}" for key in ("max_model_len", "kv_cache_memory_gib")]
+    with (
+        serve_profile(tmp_path / "out", [*overrides, "engine.enforce_eager=true"]) as server,
+        server.client() as client,
+    ):
+        served = complete(client, prompt, max_tokens=1, echo=True, logprobs=1)
+    model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)
+    with torch.inference_mode():
+        expected = model(torch.tensor([prompt])).logits[0].log_softmax(-1)
+
+    ours = served["logprobs"]["token_logprobs"][1 : len(prompt)]
+    theirs = [float(expected[at, token]) for at, token in enumerate(prompt[1:])]
+    assert max(abs(a - b) for a, b in zip(ours, theirs, strict=True)) < 0.05
+    # The prompt tells these weights from others: any weights would give log(1 / vocabulary).
+    assert max(abs(a + math.log(VOCAB_SIZE)) for a in theirs) > 0.3
