@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -18,6 +18,7 @@ from gemma_serve.errors import GemmaServeError
 if TYPE_CHECKING:
     from gemma_serve.profile.load import LoadedProfile
     from gemma_serve.progress import Progress
+    from gemma_serve.quantize.run import Request as QuantizeRequest
 
 DEFAULT_PROFILE = "gemma-3-270m"
 
@@ -302,12 +303,19 @@ def quantize(
     allow_off_grid: Annotated[
         bool, typer.Option("--allow-off-grid", help="Round what is not on Q4_0's grid.")
     ] = False,
+    quality: Annotated[
+        bool,
+        typer.Option("--quality", help="Then run both, and put what it cost in the model card."),
+    ] = False,
+    quality_tokens: Annotated[
+        int | None, typer.Option(min=1, help="How many tokens of text for that. Default: all.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """
     Make a checkpoint of fewer bits, offline; a run that was stopped goes on where it was.
 
-    Example: gemma-serve quantize embedded/gemma-3-270m out --scheme fp8-block
+    Example: gemma-serve quantize embedded/gemma-3-270m out --scheme fp8-block --quality
     """
     from gemma_serve.quantize import require_packages
 
@@ -317,10 +325,32 @@ def quantize(
     request = run.Request(source, destination, scheme, revision, calibration_text, allow_off_grid)
     say = _progress().say
     made = run.quantize(request, say)
-    if as_json:
-        print(json.dumps(run.made_json(made, destination), indent=2))
-    else:
+    if not as_json:
         run.say_made(made, destination, say)
+    cost = _quality_into_card(request, quality_tokens, as_json) if quality else {}
+    if as_json:
+        print(json.dumps(run.made_json(made, destination) | cost, indent=2))
+
+
+def _quality_into_card(
+    request: QuantizeRequest, max_tokens: int | None, as_json: bool
+) -> dict[str, Any]:
+    """What quantising cost, in the model card and on the terminal; {} or, for JSON, `quality`."""
+    from gemma_serve import measure_quality
+    from gemma_serve.quality.show import card_figures, comparison_json, print_comparison
+    from gemma_serve.quantize.card import write_quality
+
+    profile = str(request.destination)
+    quick = ["engine.enforce_eager=true"]  # compiling takes longer than the texts
+    source = _load(profile, [*quick, *request.source_overrides()])
+    compared = measure_quality.compare_profiles(
+        source, _load(profile, quick), _progress(), max_tokens=max_tokens
+    )
+    write_quality(request.destination, card_figures(compared))
+    if as_json:
+        return {"quality": comparison_json(compared, None)}
+    print_comparison(compared, None)
+    return {}
 
 
 @app.command()

@@ -92,15 +92,22 @@ def compare_files(
 
 
 def compare_profiles(
-    reference: LoadedProfile, candidate: LoadedProfile, progress: Progress
+    reference: LoadedProfile,
+    candidate: LoadedProfile,
+    progress: Progress,
+    *,
+    max_tokens: int | None = None,
 ) -> Comparison:
     """
     One profile against another; runs the engines of both, one after the other.
 
+    Args:
+        max_tokens: As in `record`.
+
     Raises:
         GemmaServeError: an engine can't start or can't score, or the tokenizers differ.
     """
-    scored = score_profile(reference, progress)
+    scored = score_profile(reference, progress, max_tokens=max_tokens)
     return compare(scored, score_profile(candidate, progress, like=scored))
 
 

@@ -48,6 +48,13 @@ class Request:
     calibration_text: Path | None = None
     allow_off_grid: bool = False
 
+    def source_overrides(self) -> list[str]:
+        """What makes the source's own profile of the one beside the result."""
+        path = Path(self.source).expanduser()
+        source = str(path.absolute()) if path.is_dir() else self.source
+        revision = [f"revision={self.revision}"] if self.revision else []
+        return [f"model={source}", *revision, "dtype=bf16", "kv_cache_dtype=auto"]
+
 
 def quantize(request: Request, say: Say) -> Made:
     """

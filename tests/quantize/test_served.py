@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 
 import httpx
@@ -14,7 +15,7 @@ from gemma_serve.gemma import embedded
 from gemma_serve.quantize.layers import is_quantised
 from tests.commands import running
 from tests.conftest import TINY, ServeProfile
-from tests.quantize.checkpoints import change_weights, config_of, copy_of, quantize, tensors_of
+from tests.quantize.checkpoints import change_weights, config_of, copy_of, tensors_of
 from tests.quantize.test_q4_0 import drawn
 from tests.tiny_gemma import BOS, VOCAB_SIZE
 
@@ -70,7 +71,13 @@ def test_q4_0(serve_profile: ServeProfile, blocky_model: Path, tmp_path: Path) -
             drawn(tensor.numel() // 32).view(tensor.shape) if is_quantised(name) else tensor
         ),
     )
-    quantize(source, tmp_path / "out", "q4_0")
+    words = ["--scheme", "q4_0", "--quality", "--quality-tokens", "2000"]
+    with running(["quantize", source, tmp_path / "out", *words], tmp_path / "log") as command:
+        assert command.ended() == 0, command.output()
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "come back bit for bit" in card
+    [top1] = re.findall(r"\| top-1 agreement \| ([\d.]+)% \|", card)
+    assert float(top1) > 99
     prompt = [BOS, *range(300, 340)]
     overrides = [f"{key}={TINY[key]}" for key in ("max_model_len", "kv_cache_memory_gib")]
     with (
