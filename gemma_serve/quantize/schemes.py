@@ -92,7 +92,7 @@ SCHEMES: dict[str, About] = {
     ),
     "kv-fp8": About(
         "weights as they are, calibrated scales for the keys and values of an FP8 KV cache",
-        "CPUs with AVX-512; GPUs (not run on a GPU)",
+        "GPUs (not run on a GPU); not tried on CPUs, where an FP8 KV cache needs AVX-512",
         _kv_cache,
         "bf16",
         "kv",
