@@ -535,7 +535,16 @@ def test_private_address_is_not_fetched(server: Server, host: str) -> None:
     assert "127.0.0.1" not in error["message"]
 
 
-# --- text only
+# --- in the playground
+
+
+def test_playground(server: Server) -> None:
+    """In a browser: images chosen, pasted and dropped reach the model; a broken one is refused."""
+    with chromium() as browser:
+        check_images(browser, server)
+
+
+# --- text only; a server of a test's own ends the one above
 
 
 def test_text_only_model_refuses_images(tiny_server: Server) -> None:
@@ -566,12 +575,3 @@ def test_pan_and_scan_adds_crops(
             answer = ask(server, user(*parts))
             assert answer.count(IMAGE_SOFT_TOKEN) == views * SOFT_TOKENS
             assert answer.prompt_ids == reference_ids(processor, parts, do_pan_and_scan=True)
-
-
-# --- in the playground
-
-
-def test_playground(server: Server) -> None:
-    """In a browser: images chosen, pasted and dropped reach the model; a broken one is refused."""
-    with chromium() as browser:
-        check_images(browser, server)
