@@ -217,10 +217,11 @@ def test_not_enough_room(tmp_path: Path) -> None:
 
 
 MEASURED = """
-import resource, sys
+import re, sys
 from pathlib import Path
 from gemma_serve.quantize import run
-def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+def peak():  # not ru_maxrss: a child process inherits its parent's
+    return int(re.search("VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024
 before = peak()
 run.quantize(run.Request(sys.argv[1], Path(sys.argv[2]), sys.argv[3]), print)
 print(before, peak())
