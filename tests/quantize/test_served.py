@@ -42,17 +42,24 @@ def test_embedded_in_block_fp8(embedded_fp8: Path) -> None:
     assert weights["model.embed_tokens.weight"].dtype == torch.bfloat16
 
 
-@pytest.mark.skipif(
-    not torch.cpu._is_amx_tile_supported(), reason="vLLM's CPU kernel for FP8 blocks needs AMX"
-)
-def test_embedded_in_block_fp8_is_served(serve_profile: ServeProfile, embedded_fp8: Path) -> None:
-    """The directory is served as it is, its weights in FP8, and still knows its capitals."""
-    shown = {"VLLM_LOGGING_LEVEL": "INFO"}
-    with serve_profile(embedded_fp8, ["kv_cache_memory_gib=0.25"], shown) as server:
-        assert "Selected CPUFp8BlockScaledMMKernel for Fp8LinearMethod" in server.output()
-        with server.client() as client:
-            assert complete(client, CAPITALS)["text"].startswith(" Paris")
-            assert client.get("/v1/models").json()["data"][0]["id"] == "out"
+def test_embedded_in_block_fp8_is_served_or_refused(
+    serve_profile: ServeProfile, embedded_fp8: Path, tmp_path: Path
+) -> None:
+    """With AMX it is served, its weights in FP8; without, where vLLM can't, one line says so."""
+    if torch.cpu._is_amx_tile_supported():
+        shown = {"VLLM_LOGGING_LEVEL": "INFO"}
+        with serve_profile(embedded_fp8, ["kv_cache_memory_gib=0.25"], shown) as server:
+            assert "Selected CPUFp8BlockScaledMMKernel for Fp8LinearMethod" in server.output()
+            with server.client() as client:
+                assert complete(client, CAPITALS)["text"].startswith(" Paris")
+                assert client.get("/v1/models").json()["data"][0]["id"] == "out"
+        return
+    with running(["serve", embedded_fp8, "--set", "server.port=0"], tmp_path / "log") as command:
+        assert command.ended() == 3
+        assert command.last_line().startswith(
+            f"gemma-serve: {embedded_fp8} is stored in block FP8, for which vLLM's CPU kernel "
+            "needs AMX"
+        )
 
 
 def complete(client: httpx.Client, prompt: str | list[int], **options: object) -> dict:
