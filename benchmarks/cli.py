@@ -7,19 +7,20 @@ import contextlib
 import dataclasses
 import json
 import sys
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 import uvloop
 
-from benchmarks.cell import CellResult, Prepared, prepare, run_cell, write_cell
+from benchmarks.cell import CellResult, Prepared, Settings, prepare, run_cell, write_cell
 from benchmarks.load.calibrate import Calibration
 from benchmarks.options import (
     LoadOptions,
     Option,
     OutputOptions,
+    ReplayOptions,
     ServerOptions,
     WorkloadOptions,
     takes,
@@ -67,8 +68,47 @@ def run(
 
     Example: python -m benchmarks run --concurrency 8 --input 128 --output 64
     """
-    result = _run(_measure_one(target, workload, load, server))
-    directory = output.out or default_directory("run")
+    offered, settings = load.load(), server.settings(workload.seed)
+
+    def make() -> Workload:
+        return workload.materialise(load.clients())
+
+    _one_cell("run", _measure_one(target, make, offered, settings), output)
+
+
+@app.command()
+@takes(options=ReplayOptions, server=ServerOptions, output=OutputOptions)
+def replay(
+    options: ReplayOptions,
+    server: ServerOptions,
+    output: OutputOptions,
+    flight: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FLIGHT_FILE", help="What observability.flight_recorder of a server wrote."
+        ),
+    ],
+    target: TargetArgument = DEFAULT_TARGET,
+) -> None:
+    """
+    Play recorded requests against a server: their times, lengths and shared beginnings.
+
+    The record has no text, so that random tokens stand for it. Files and exit codes are those of
+    run. Example: python -m benchmarks replay flight.jsonl http://127.0.0.1:8000 --speed 2
+    """
+    settings = server.settings(options.seed)
+
+    def make() -> Workload:
+        return options.materialise(flight)
+
+    _one_cell("replay", _measure_one(target, make, options.load(), settings), output)
+
+
+def _one_cell(
+    command: str, measured: Coroutine[Any, Any, CellResult], output: OutputOptions
+) -> None:
+    result: CellResult = _run(measured)
+    directory = output.out or default_directory(command)
     write_cell(result, directory)
     _finish(directory, output)
     print_run(result.run, directory, as_json=output.as_json)
@@ -76,11 +116,9 @@ def run(
 
 
 async def _measure_one(
-    target: str, workload: WorkloadOptions, load: LoadOptions, server: ServerOptions
+    target: str, make: Callable[[], Workload], offered: Load, settings: Settings
 ) -> CellResult:
-    offered = load.load()
-    made = workload.materialise(load.clients())
-    settings = server.settings(workload.seed)
+    made = make()
     async with serving(target, settings) as served:
         prepared = await prepare(
             served.endpoint, made, served.settings, label=served.label, meter=served.meter

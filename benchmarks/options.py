@@ -15,9 +15,13 @@ from benchmarks.cell import Settings
 from benchmarks.metrics.goodput import parse_slo
 from benchmarks.records import Load, Protocol, TritonContract
 from benchmarks.workload import Workload, WorkloadError, materialise, parse_spec, read_workload
+from benchmarks.workload.spec import Trace
+from benchmarks.workload.trace import check_is_trace, read_trace
 
 Option = typer.Option
 WORKLOAD_FILE = "workload.jsonl"
+# The first token of each prompt that the recorder saw, which a server adds where it is not there.
+GEMMA_BOS = 2
 # Of OpenAI's protocols; Triton's leave no choice.
 ChosenSource = Literal["token_ids", "continuous_usage", "usage", "events"]
 
@@ -207,6 +211,46 @@ class LoadOptions:
     def clients(self) -> int:
         """How many requests are open at once, about: what warm-up and counts go by."""
         return self.concurrency or self.max_concurrency or 8
+
+
+@dataclass(frozen=True)
+class ReplayOptions:
+    """How a flight record is played: workload and load in one."""
+
+    speed: Annotated[
+        float, Option(min=0.001, help="2 sends the requests in half of their time.")
+    ] = 1.0
+    limit: Annotated[int | None, Option(min=1, help="At most so many, the first ones.")] = None
+    warm_up: Annotated[
+        int | None,
+        Option(min=0, help="Requests of the first ones' shapes before them. Default: at most 4."),
+    ] = None
+    max_model_len: Annotated[
+        int | None, Option(min=1, help="Leave out what is longer, prompt and answer together.")
+    ] = None
+    max_concurrency: Annotated[
+        int | None, Option(min=1, help="Cap of open requests; what waits is recorded.")
+    ] = None
+    seed: Annotated[int, Option(help="Of the tokens that stand for the recorded ones.")] = 0
+
+    def materialise(self, flight: Path) -> Workload:
+        """
+        The requests that the record is of: its times, lengths and shared beginnings.
+
+        Raises:
+            WorkloadError: the file is no flight record, or has nothing to play.
+        """
+        check_is_trace(flight)
+        spec = Trace(
+            path=flight, speedup=self.speed, max_model_len=self.max_model_len, bos_id=GEMMA_BOS
+        )
+        recorded = len(read_trace(spec))
+        warm_up = min(4, recorded) if self.warm_up is None else self.warm_up
+        return materialise(spec, self.seed, min(recorded, self.limit or recorded), warm_up)
+
+    def load(self) -> Load:
+        """At the record's own times."""
+        return Load(mode="trace", max_concurrency=self.max_concurrency)
 
 
 @dataclass(frozen=True)

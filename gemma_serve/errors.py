@@ -11,10 +11,14 @@ The exceptions that gemma-serve raises on purpose.
         + AuthenticationError   no key, or an unknown one        401
         + NotFoundError         no such route or model           404
         + MethodError           the route has no such method     405
+        + SlowRequestError      the request came too slowly      408
         + PayloadTooLargeError  the body is over the limit       413
+        + UrlTooLongError       the URL is over the limit        414
         + MediaTypeError        the body is not JSON             415
+        + RateLimitError        the key's share is used up       429
+        + HeadersTooLargeError  the headers are over a limit     431
       x UnavailableError        starting, draining or dead       503
-      x DeadlineError           the client's deadline is over    504
+      x DeadlineError           the deadline is over             504
       x InternalError           the server's fault               500
 
 Every message is one sentence: what was asked, the value, what is allowed, the next step.
@@ -121,6 +125,14 @@ class MethodError(RequestError):
     status = 405
 
 
+class SlowRequestError(RequestError):
+    """The head or the body of a request took too long to arrive."""
+
+    status = 408
+    type = "timeout_error"
+    code = "request_timeout"
+
+
 class PayloadTooLargeError(RequestError):
     """The body is larger than `limits.max_body_bytes`."""
 
@@ -128,10 +140,32 @@ class PayloadTooLargeError(RequestError):
     code = "request_too_large"
 
 
+class UrlTooLongError(RequestError):
+    """The URL is longer than `limits.max_url_bytes`."""
+
+    status = 414
+    code = "url_too_long"
+
+
 class MediaTypeError(RequestError):
-    """The body's content type is not application/json."""
+    """The body's content type is not application/json, or it is compressed where none is taken."""
 
     status = 415
+
+
+class RateLimitError(RequestError):
+    """The key has used its tokens of the minute, or its share of a full queue."""
+
+    status = 429
+    type = "rate_limit_error"
+    code = "rate_limit_exceeded"
+
+
+class HeadersTooLargeError(RequestError):
+    """More headers, or longer ones, than `limits.max_headers` and `limits.max_header_bytes`."""
+
+    status = 431
+    code = "headers_too_large"
 
 
 class UnavailableError(GemmaServeError):
@@ -142,7 +176,7 @@ class UnavailableError(GemmaServeError):
 
 
 class DeadlineError(GemmaServeError):
-    """The request took longer than its client allowed."""
+    """The request took longer than its client, or the profile, allows."""
 
     status = 504
     type = "timeout_error"

@@ -7,19 +7,23 @@ vLLM, and what imports it, is imported inside `run`, after the environment is se
 from __future__ import annotations
 
 import asyncio
+import json
+import logging.config
 import os
-import shutil
 import signal
-import tempfile
-from collections.abc import Collection, Coroutine
+from collections.abc import Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gemma_serve import metrics
-from gemma_serve.api.keys import read_keys
+import uvloop
+
+from gemma_serve import log_sink, logs, metrics
+from gemma_serve.api.keys import KeyRing, followed
+from gemma_serve.api.probes import starting_app
+from gemma_serve.api.state import ServerState
 from gemma_serve.engine.failures import startup_error
 from gemma_serve.engine.heap import give_back_freed_memory
 from gemma_serve.engine.plugin import EVENTS_VARIABLE
@@ -27,29 +31,35 @@ from gemma_serve.engine.processes import (
     adopt_orphans,
     deaf_to_ctrl_c,
     end_children,
-    quiet_resource_tracker,
+    quiet_children,
+    remove_abandoned_memory,
     shared_memory_below,
 )
 from gemma_serve.engine.timeline import Timeline, read_events, record_engine_phases
-from gemma_serve.listen import HttpServer, open_ports
+from gemma_serve.flight import open_recorder
+from gemma_serve.listen import HttpServer, answered_meanwhile, open_ports
 from gemma_serve.notify import notify, watchdog
 from gemma_serve.plan import Plan, plan_serve
 from gemma_serve.profile.load import LoadedProfile
 from gemma_serve.progress import Progress
 from gemma_serve.quality.gate import Gate, read_gate
 from gemma_serve.quality.gate import check as check_quality
+from gemma_serve.rundir import no_temporary_files, run_directory
 from gemma_serve.sizing import selfcheck
+from gemma_serve.watch import EngineWatch
 
 if TYPE_CHECKING:
     from gemma_serve.api.kserve.service import KServe
     from gemma_serve.api.kserve_grpc import GrpcServer
-    from gemma_serve.api.state import ServerState
     from gemma_serve.engine.vllm import Engine
+    from gemma_serve.profile.schema import Observability
 
-# How often a start is looked at for new events, and a running engine for its death.
+# How often a start is looked at for new events, and a drain for its end.
 POLL_S = 0.2
-# As often as vLLM's own server does.
-LOG_STATS_S = 10.0
+# What an answer that is cut off gets to say so.
+CUT_OFF_S = 1.0
+# Where vLLM's processes put the sockets between them; its default is open to all users.
+SOCKETS_VARIABLE = "VLLM_RPC_BASE_PATH"
 # What vLLM's processes get to end by themselves before they are killed.
 ENGINE_EXIT_S = 2.0
 STOPPED = "Stopped before the server was ready."
@@ -66,39 +76,45 @@ def run(loaded: LoadedProfile, progress: Progress) -> int:
         GemmaServeError: the server can't start; nothing is left running.
     """
     settings = loaded.profile.server
+    progress.wait_for_nobody()
     timeline = Timeline(on_phase=progress.phase)
-    events = Path(tempfile.mkdtemp(prefix="gemma-serve-"), "events.jsonl")
     # Until the event loop hears signals itself, SIGTERM ends the start as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     adopt_orphans()
     try:
         # Ports, certificate and keys first: whether they serve is known in milliseconds.
-        with open_ports(settings) as ports:
-            keys = read_keys(settings.api_keys_file, os.environ)
+        with open_ports(settings) as ports, run_directory() as folder:
+            remove_abandoned_memory()
+            events = folder / "events.jsonl"
+            keys = KeyRing(settings.api_keys_file, os.environ)
             folders = [*(file.parent for file in reversed(loaded.files)), Path.cwd()]
             gate = read_gate(loaded.profile.quality, folders)
-            plan = plan_serve(loaded, progress.say)
-            for note in plan.resolved.notes:
-                progress.say(f"Note: {note}")
-            os.environ.update(plan.resolved.env_dict())
-            os.environ[EVENTS_VARIABLE] = str(events)
-            quiet_resource_tracker()
-            with progress.doing("import"), timeline.phase("import"):
-                import uvloop
+            flight = open_recorder(loaded.profile.observability)
+            state = ServerState(loaded.profile, timeline, keys=keys, flight=flight)
+            limits = loaded.profile.limits
+            with answered_meanwhile(starting_app(state), ports, settings, limits):
+                plan = plan_serve(loaded, progress.say)
+                os.environ.update(plan.resolved.env_dict())
+                os.environ[EVENTS_VARIABLE] = str(events)
+                os.environ.setdefault(SOCKETS_VARIABLE, str(folder))
+                begin_logging(loaded.profile.observability, folder, progress)
+                for note in plan.resolved.notes:
+                    progress.say(f"Note: {note}")
+                quiet_children()
+                with progress.doing("import"), timeline.phase("import"):
+                    from gemma_serve.api.app import build_app, only_probes
+                    from gemma_serve.api.kserve.service import KServe
+                    from gemma_serve.api.kserve.statistics import TritonCounters
+                    from gemma_serve.api.tracing import flush_spans
 
-                from gemma_serve.api.app import build_app
-                from gemma_serve.api.kserve.service import KServe
-                from gemma_serve.api.kserve.statistics import TritonCounters
-                from gemma_serve.api.state import ServerState
-                from gemma_serve.api.tracing import flush_spans
-
-            state = ServerState(loaded.profile, timeline, plan.about())
+            state.about, state.is_multimodal = plan.about(), plan.checkpoint.is_multimodal
             metrics.INFO.info({name: str(value) for name, value in plan.facts().items()})
             for objective, seconds in loaded.profile.slo.seconds().items():
                 metrics.SLO.labels(objective).set(seconds)
             kserve = KServe(state)
             metrics.register(TritonCounters(kserve.statistics, kserve.version))
-            http = HttpServer(build_app(state, keys, kserve), ports, settings)
+            app = build_app(state, kserve)
+            http = HttpServer(app, only_probes(app), ports, settings, limits)
             server = Server(plan, state, http, events, progress, kserve, keys, gate)
             code: int = uvloop.run(server.serve())
             flush_spans()
@@ -107,7 +123,22 @@ def run(loaded: LoadedProfile, progress: Progress) -> int:
         progress.say(STOPPED)
         return 0
     finally:
-        shutil.rmtree(events.parent, ignore_errors=True)
+        log_sink.wait_until_written()
+
+
+def begin_logging(settings: Observability, folder: Path, progress: Progress) -> None:
+    """Log as the profile says, in this process and, by a file in `folder`, in vLLM's."""
+    if logs.CONFIG_VARIABLE not in os.environ:  # the operator's own wins
+        config = logs.config(settings, os.environ.get("VLLM_LOGGING_LEVEL", "INFO"))
+        file = folder / "logging.json"
+        try:
+            file.write_text(json.dumps(config), encoding="utf-8")
+        except OSError as error:
+            raise no_temporary_files(error) from error
+        os.environ[logs.CONFIG_VARIABLE] = str(file)
+        logging.config.dictConfig(config)
+    if settings.log_format == "json":
+        progress.logger = logging.getLogger("gemma_serve")
 
 
 @dataclass
@@ -120,16 +151,22 @@ class Server:
     events: Path
     progress: Progress
     kserve: KServe
-    keys: Collection[bytes]
+    keys: KeyRing
     gate: Gate | None
     grpc: GrpcServer | None = None
     num_signals: int = 0
     stop: asyncio.Event = field(default_factory=asyncio.Event)
+    # In a thread of its own, so that probes are answered and signals are heard. It has to live on:
+    # vLLM's processes end with the thread that started them (`die_with_parent`).
+    starter: ThreadPoolExecutor = field(
+        default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="start-engine")
+    )
     starting: Future[Engine] | None = None
+    worker_memory: frozenset[Path] = frozenset()
 
     async def serve(self) -> int:
         """Start, wait for a reason to end, and end everything."""
-        async with watchdog():
+        async with watchdog(), followed(self.keys, self.progress.say):
             return await self._serve()
 
     async def _serve(self) -> int:
@@ -143,7 +180,9 @@ class Server:
             await self._start_grpc()
             started = await self._unless_stopped(self._start())
             if started:
-                await self._unless_stopped(self._engine_death())
+                # Now, while they live: those that are killed leave it behind.
+                self.worker_memory = await asyncio.to_thread(shared_memory_below)
+                await self._unless_stopped(self._watch().until_lost())
             code = 0 if self.state.alive else 1
         finally:
             await self._shut_down()
@@ -176,7 +215,7 @@ class Server:
         from gemma_serve.api.kserve_grpc import GrpcServer
 
         # gRPC's library takes its time to import, and not every server needs it.
-        self.grpc = GrpcServer(self.kserve, self.keys)
+        self.grpc = GrpcServer(self.kserve)
         bound = await self.grpc.start(port)
         self.progress.say(f"gRPC (KServe v2) at {self.plan.loaded.profile.server.host}:{bound}")
 
@@ -190,16 +229,15 @@ class Server:
         watching = asyncio.create_task(self._watch_events())
         try:
             with self.progress.doing("start"):
-                # In a thread of its own, so that probes are answered and signals are heard.
-                pool = ThreadPoolExecutor(1, thread_name_prefix="start-engine")
                 what = (engine_kwargs, timeline, self.plan.loaded.profile, self.plan.checkpoint)
-                self.starting = pool.submit(deaf_to_ctrl_c, partial(vllm.start, *what))
+                self.starting = self.starter.submit(deaf_to_ctrl_c, partial(vllm.start, *what))
                 engine = await asyncio.shield(asyncio.wrap_future(self.starting))
                 self._record_phases()
                 self.state.engine = engine
                 await vllm.wire(engine, engine_kwargs, frontend_kwargs)
             with self.progress.doing("warm_up"), timeline.phase("warm_up"):
                 await warm_up(self.http.app, engine.served_model_names()[0])
+                await self._open_admission(engine)
             if self.gate is not None:
                 with self.progress.doing("quality"), timeline.phase("quality"):
                     self.progress.say(await check_quality(engine, self.gate))
@@ -211,6 +249,23 @@ class Server:
         finally:
             watching.cancel()
         self._ready(engine)
+
+    async def _open_admission(self, engine: Engine) -> None:
+        """Hold the limits from here on; one that follows from the SLO needs a measurement first."""
+        from gemma_serve.api.admission import Capacity
+        from gemma_serve.api.warm_up import measure_prefill
+
+        rate = None
+        if self.state.admission.bounds.ttft_s is not None:
+            num_tokens = min(engine.max_num_batched_tokens, engine.max_model_len // 4)
+            rate = await measure_prefill(self.http.app, engine.served_model_names()[0], num_tokens)
+        capacity = Capacity(
+            engine.max_num_seqs,
+            engine.max_num_batched_tokens,
+            engine.num_prefill_tokens,
+            lambda: engine.steps.waiting,
+        )
+        self.state.admission.open(capacity, rate)
 
     async def _watch_events(self) -> None:
         while True:
@@ -248,17 +303,9 @@ class Server:
 
     # --- run
 
-    async def _engine_death(self) -> None:
-        """Wait until the engine dies; meanwhile let vLLM log, and so empty, its statistics."""
-        engine, loop = self.state.running_engine(), asyncio.get_running_loop()
-        due_s = loop.time() + LOG_STATS_S
-        # vLLM sets a flag when the engine dies, and wakes nobody.
-        while self.state.alive:
-            await asyncio.sleep(POLL_S)
-            if loop.time() >= due_s:
-                due_s += LOG_STATS_S
-                await engine.log_stats()
-        self.progress.say("The engine died; the lines above are vLLM's own. Shutting down.")
+    def _watch(self) -> EngineWatch:
+        on_cpu = self.plan.platform.kind == "cpu"
+        return EngineWatch(self.state, self.events, on_cpu=on_cpu, say=self.progress.say)
 
     # --- end
 
@@ -267,12 +314,15 @@ class Server:
         self.state.begin_draining()
         notify("STOPPING=1", f"STATUS=Shutting down (open requests: {self.state.open_requests})")
         await self._drain()
+        await self._cut_off()
         if self.grpc is not None:
             await self.grpc.stop()
+        # We have said how many are cut off; uvicorn would add a stack trace for each.
+        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
         await self.http.stop()
-        left = shared_memory_below()
+        left = self.worker_memory | shared_memory_below()
         if self.state.engine is not None:
-            await self.state.engine.prompts.aclose()
+            await self.state.engine.aclose()
             await asyncio.to_thread(self.state.engine.shutdown, ENGINE_EXIT_S)
         await asyncio.to_thread(self._end_processes)
         for file in left:
@@ -289,6 +339,19 @@ class Server:
                 self.progress.say(f"Cut off (open requests: {self.state.open_requests}).")
                 return
             await asyncio.sleep(POLL_S)
+
+    async def _cut_off(self) -> None:
+        """End what is still open with an error that says why, and let that arrive."""
+        if self.state.engine is None or not self.state.open_requests:
+            return
+        # Else those that wait would get the places of those that are given up.
+        self.state.admission.close(self.state.unavailable)
+        for _ in range(round(CUT_OFF_S / POLL_S)):
+            # Again, for those that were on their way to the engine.
+            self.state.engine.give_up_requests(self.state.unavailable())
+            await asyncio.sleep(POLL_S)
+            if not self.state.open_requests:
+                return
 
     def _end_processes(self) -> None:
         """End what vLLM started; a start that was interrupted may still be starting more."""

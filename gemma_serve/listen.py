@@ -5,23 +5,26 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import logging
 import socket
 import ssl
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import psutil
 import uvicorn
+import uvloop
 from prometheus_client import make_asgi_app
 
 from gemma_serve.errors import ProfileError, StartupError
+from gemma_serve.profile.schema import Limits, Tls
 from gemma_serve.profile.schema import Server as ServerSettings
-from gemma_serve.profile.schema import Tls
+from gemma_serve.wire.accept import Acceptor, allow_descriptors
+from gemma_serve.wire.protocol import LimitedProtocol
 
-KEEP_ALIVE_S = 75
 # A request that has outlived the drain is cut off after this.
 CLOSE_S = 1
 BACKLOG = 2048
@@ -29,10 +32,16 @@ BACKLOG = 2048
 
 @dataclass(frozen=True)
 class Ports:
-    """Listening sockets: connections wait in them until uvicorn accepts."""
+    """Listening sockets: connections wait in them until we accept."""
 
     http: socket.socket
     metrics: socket.socket | None
+    probe: socket.socket | None
+
+    def copy(self) -> Ports:
+        """The same sockets, to be closed by somebody else."""
+        metrics, probe = (bound and bound.dup() for bound in (self.metrics, self.probe))
+        return Ports(self.http.dup(), metrics, probe)
 
 
 @contextlib.contextmanager
@@ -48,13 +57,15 @@ def open_ports(settings: ServerSettings) -> Iterator[Ports]:
         check_tls(settings.tls)
     with contextlib.ExitStack() as stack:
         http = stack.enter_context(listen(settings.host, settings.port, "server.port"))
-        metrics = None
+        metrics = probe = None
         if (port := settings.grpc_port) is not None:
             # gRPC binds by itself, a moment later; what it would say of a taken port is no help.
             listen(settings.host, port, "server.grpc_port").close()
         if (port := settings.metrics_port) is not None:
             metrics = stack.enter_context(listen(settings.host, port, "server.metrics_port"))
-        yield Ports(http, metrics)
+        if (port := settings.probe_port) is not None:
+            probe = stack.enter_context(listen(settings.host, port, "server.probe_port"))
+        yield Ports(http, metrics, probe)
 
 
 def listen(host: str, port: int, key: str) -> socket.socket:
@@ -127,33 +138,58 @@ def _owner_of(port: int) -> str:
     return ""
 
 
-class _QuietServer(uvicorn.Server):
-    """Leaves signals to the launcher, which has more to end than HTTP."""
+class _Server(uvicorn.Server):
+    """uvicorn on connections that we accept; signals are the launcher's, who has more to end."""
+
+    def __init__(self, config: uvicorn.Config, limits: Limits, port: str) -> None:
+        super().__init__(config)
+        self.limits, self.port = limits, port
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Accept connections on the sockets from now on."""
+        make_protocol = partial(
+            LimitedProtocol,
+            limits=self.limits,
+            config=self.config,
+            server_state=self.server_state,
+            app_state={},
+        )
+        context = self.config.ssl
+        # Of an asyncio server uvicorn calls close and wait_closed, which these have.
+        self.servers = [
+            Acceptor(bound, make_protocol, self.limits, port=self.port, context=context)  # type: ignore[misc]
+            for bound in sockets or ()
+        ]
+        self.started = True
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
+        """Capture none."""
         yield
 
 
 class HttpServer:
-    """uvicorn on the bound socket, and the metrics port beside it when the profile wants one."""
+    """
+    uvicorn on the bound socket, and on the ports beside it that the profile wants.
 
-    def __init__(self, app: Any, ports: Ports, settings: ServerSettings) -> None:
+    Args:
+        app: The whole ASGI application.
+        probes: The one of the probe port.
+    """
+
+    def __init__(
+        self, app: Any, probes: Any, ports: Ports, settings: ServerSettings, limits: Limits
+    ) -> None:
         self.app, self.settings = app, settings
         self.port = ports.http.getsockname()[1]
         tls = settings.tls
-        self._servers = [
-            (
-                _server(
-                    app,
-                    ssl_certfile=tls.certfile if tls else None,
-                    ssl_keyfile=tls.keyfile if tls else None,
-                ),
-                ports.http,
-            )
-        ]
+        certificate = {"ssl_certfile": tls.certfile, "ssl_keyfile": tls.keyfile} if tls else {}
+        self._servers = [(_server("http", app, limits, **certificate), ports.http)]
         if ports.metrics is not None:
-            self._servers.append((_server(make_asgi_app()), ports.metrics))
+            self._servers.append((_server("metrics", make_asgi_app(), limits), ports.metrics))
+        if ports.probe is not None:
+            self._servers.append((_server("probe", probes, limits), ports.probe))
+        allow_descriptors(len(self._servers) * limits.max_connections)
         self._tasks: list[asyncio.Task[None]] = []
 
     @property
@@ -175,24 +211,54 @@ class HttpServer:
 
     async def stop(self) -> None:
         """Close the ports; what is still being answered is cut off."""
-        # The launcher has said how many; uvicorn would add a stack trace for each.
-        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
         for server, _ in self._servers:
             server.should_exit = True
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
 
-def _server(app: Any, **options: Any) -> _QuietServer:
+@contextlib.contextmanager
+def answered_meanwhile(
+    app: Any, ports: Ports, settings: ServerSettings, limits: Limits
+) -> Iterator[None]:
+    """
+    Answer from a thread while a with block is at work in this one; the ports stay open after it.
+
+    Args:
+        app: The ASGI application of all ports but that of the metrics.
+    """
+    server = HttpServer(app, app, ports.copy(), settings, limits)
+    loop = uvloop.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, name="answer-meanwhile", daemon=True)
+    thread.start()
+    try:
+        asyncio.run_coroutine_threadsafe(server.start(), loop).result()
+        yield
+    finally:
+        asyncio.run_coroutine_threadsafe(_end_all(server), loop).result()
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+
+async def _end_all(server: HttpServer) -> None:
+    await server.stop()
+    slow = asyncio.all_tasks() - {asyncio.current_task()}  # connections that took too long
+    for task in slow:
+        task.cancel()
+    await asyncio.gather(*slow, return_exceptions=True)
+
+
+def _server(port: str, app: Any, limits: Limits, **options: Any) -> _Server:
     config = uvicorn.Config(
         app,
-        http="httptools",
+        http=LimitedProtocol,
         ws="none",
         lifespan="off",
-        log_level="warning",
+        log_config=None,  # `logs.py` has uvicorn's loggers too
         access_log=False,
         server_header=False,
-        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_keep_alive=limits.keep_alive_s,  # type: ignore[arg-type]  # goes to call_later
         timeout_graceful_shutdown=CLOSE_S,
         **options,
     )
-    return _QuietServer(config)
+    return _Server(config, limits, port)

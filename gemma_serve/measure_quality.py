@@ -24,7 +24,7 @@ from gemma_serve.engine.processes import (
     adopt_orphans,
     deaf_to_ctrl_c,
     end_children,
-    quiet_resource_tracker,
+    quiet_children,
     shared_memory_below,
 )
 from gemma_serve.engine.timeline import Timeline, read_events
@@ -179,7 +179,7 @@ def _running_engine(plan: Plan, progress: Progress) -> Iterator[Engine]:
     # SIGTERM ends as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     adopt_orphans()
-    quiet_resource_tracker()
+    quiet_children()
     starting: Future[Engine] | None = None
     with tempfile.TemporaryDirectory(prefix="gemma-serve-") as folder:
         events = Path(folder, "events.jsonl")

@@ -20,6 +20,7 @@ from prometheus_client.registry import Collector
 
 # From a probe's milliseconds to the minutes of a long generation.
 REQUEST_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
+LAG_BUCKETS_S = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 RENDER_BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1)
 
 HTTP_REQUESTS = Counter(
@@ -36,15 +37,83 @@ HTTP_REQUEST_DURATION = Histogram(
 OPEN_REQUESTS = Gauge(
     "gemma_serve_open_requests", "HTTP requests that are being answered right now."
 )
+ENGINE_SILENT = Gauge(
+    "gemma_serve_engine_silent_seconds",
+    "Seconds since the engine's last sign of life: a finished step, or an answered ping.",
+)
+ENGINE_STALLED = Gauge(
+    "gemma_serve_engine_stalled", "1 while /readyz says that the engine has stalled."
+)
+EVENT_LOOP_LAG = Histogram(
+    "gemma_serve_event_loop_lag_seconds",
+    "Seconds by which the server's event loop was late, five times a second.",
+    buckets=LAG_BUCKETS_S,
+)
 CLIENT_DISCONNECTS = Counter(
     "gemma_serve_client_disconnects_total",
     "Requests whose client left before the answer was complete, by route template.",
     ["route"],
 )
+CONNECTIONS = Gauge(
+    "gemma_serve_connections", "Open connections, by port (http, metrics, probe).", ["port"]
+)
+CONNECTIONS_REFUSED = Counter(
+    "gemma_serve_connections_refused_total",
+    "Connections that were closed for what came, or did not come, through them, by reason.",
+    ["reason"],
+)
+LOG_LINES_DROPPED = Counter(
+    "gemma_serve_log_lines_dropped_total",
+    "Lines of the server's log that could not be written: nobody reads it, or the disk is full.",
+)
 GRPC_REQUESTS = Counter(
     "gemma_serve_grpc_requests_total",
     "KServe v2 inferences over gRPC, by method and status.",
     ["method", "status"],
+)
+ADMISSION_WAITING = Gauge(
+    "gemma_serve_admission_waiting_requests",
+    "Sequences that wait for a place with the engine, not tokenised yet.",
+)
+ADMISSION_MAX_REQUESTS = Gauge(
+    "gemma_serve_admission_max_requests",
+    "Sequences that may run or wait; more are refused with 503.",
+)
+ADMISSION_MAX_TOKENS = Gauge(
+    "gemma_serve_admission_max_tokens",
+    "Prompt tokens before their first token, from which on new requests are refused with 503.",
+)
+ADMISSION_REJECTIONS = Counter(
+    "gemma_serve_admission_rejections_total",
+    "Requests refused before they were tokenised, by reason.",
+    ["reason"],
+)
+# An alert on a counter that is not there before the first refusal would miss that one.
+for _reason in ("bodies", "requests", "tokens", "wait", "deadline", "key_tokens", "key_share"):
+    ADMISSION_REJECTIONS.labels(_reason)
+DEADLINES_EXCEEDED = Counter(
+    "gemma_serve_deadlines_exceeded_total",
+    "Requests that the engine had, and that were stopped because their time was over.",
+)
+KEY_PROMPT_TOKENS = Counter(
+    "gemma_serve_key_prompt_tokens_total",
+    "Prompt tokens given to the engine, by the key's name.",
+    ["key"],
+)
+KEY_GENERATION_TOKENS = Counter(
+    "gemma_serve_key_generation_tokens_total",
+    "Generated tokens of completed requests, by the key's name.",
+    ["key"],
+)
+KEY_REQUESTS = Counter(
+    "gemma_serve_key_requests_total",
+    "Requests that asked for an answer, by the key's name and whether they were taken.",
+    ["key", "outcome"],
+)
+KEYS_RELOADS = Counter(
+    "gemma_serve_keys_reloads_total",
+    "Times that the keys file had changed, by outcome: loaded, kept (it could not be used).",
+    ["outcome"],
 )
 TEMPLATE_RENDER = Histogram(
     "gemma_serve_chat_template_render_seconds",

@@ -31,6 +31,7 @@ COUNTERS = {
 }
 RUNNING = "vllm:num_requests_running"
 WAITING = "vllm:num_requests_waiting"
+QUEUED = "gemma_serve_admission_waiting_requests"  # before they reach the engine
 KV_CACHE = "vllm:kv_cache_usage_perc"  # a share of 1, whatever its name says
 REQUESTS = "gemma_serve_http_requests_total"
 # A probe's 503 is an answer, no failure: while a server starts, there are many.
@@ -171,7 +172,7 @@ def view(before: Reading, after: Reading) -> View:
         generation_tokens_per_s=per_second("generation_tokens"),
         finished_per_s=per_second("finished"),
         running=_whole(after.total(RUNNING)),
-        waiting=_whole(after.total(WAITING)),
+        waiting=_whole(_sum(after.total(WAITING), after.total(QUEUED))),
         kv_cache_usage=after.highest(KV_CACHE),
         prefix_cache_hit_rate=_share(grown["prefix_hits"], grown["prefix_queries"]),
         preemptions=_whole(grown["preemptions"]),
@@ -188,6 +189,11 @@ def _grown(before: Reading, after: Reading, name: str) -> float | None:
 
 def _whole(value: float | None) -> int | None:
     return None if value is None else int(value)
+
+
+def _sum(*values: float | None) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) if known else None
 
 
 def _share(part: float | None, whole: float | None) -> float | None:

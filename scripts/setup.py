@@ -28,6 +28,9 @@ PYTHON = VENV / "bin" / "python"
 COMMAND = VENV / "bin" / "gemma-serve"
 STAMP = VENV / "setup.json"
 LOG = VENV / "setup.log"
+# An environment of its own, as deploy/ray/requirements.txt says why; for the tests alone.
+RAY = VENV / "ray"
+RAY_REQUIREMENTS = ROOT / "deploy" / "ray" / "requirements.txt"
 OLDEST, NEWEST = (3, 11), (3, 13)
 
 TORCH = "torch==2.13.0+cpu"
@@ -108,7 +111,8 @@ def venv_key(device: str) -> str:
 
 def content_key() -> str:
     """Hash what decides which packages are installed."""
-    return digest((ROOT / "pyproject.toml").read_bytes(), Path(__file__).read_bytes())
+    files = (ROOT / "pyproject.toml", Path(__file__), RAY_REQUIREMENTS)
+    return digest(*(file.read_bytes() for file in files))
 
 
 def read_stamp() -> dict[str, object]:
@@ -234,6 +238,21 @@ def mend_media_packages() -> None:
     step.done("; ".join(results) or "all import")
 
 
+def install_ray() -> None:
+    """Make Ray's own environment."""
+    step = Step("ray, in .venv/ray", LOG)
+    returncode, output = step.run(PYTHON, "-m", "venv", "--without-pip", "--clear", RAY)
+    if returncode == 0:
+        # Compiled when imported: of Ray's thousands of files a test takes a few hundred.
+        options = ["--no-compile", "--progress-bar", "off", "--no-input"]
+        python = RAY / "bin" / "python"
+        pip: list[str | Path] = [PYTHON, "-m", "pip", "--python", python, "install", *options]
+        returncode, output = step.run(*pip, "--requirement", RAY_REQUIREMENTS)
+    if returncode:
+        raise step.error("Installing ray", output, returncode)
+    step.done()
+
+
 def verify() -> None:
     """Import in a new process what vLLM's own processes will import."""
     step = Step("import vllm", LOG)
@@ -256,9 +275,12 @@ def set_up(device: str, wanted: set[str]) -> None:
     write_stamp({"venv": finished["venv"]})  # a run cut short from here on is mended by the next
     if device == "cpu":
         install_torch()
-    install_project(finished["extras"])
+    extras = finished["extras"]
+    install_project(extras)
     if device == "cpu":
         mend_media_packages()
+    if isinstance(extras, list) and "dev" in extras:
+        install_ray()
     verify()
     write_stamp(finished)
     show(f"Ready after {time.monotonic() - start:.0f} s: {COMMAND}")

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import psutil
 
@@ -115,6 +115,24 @@ def _title(process: psutil.Process) -> str:
         return ""
 
 
+class Serve:
+    """`gemma-serve serve` of a profile on a free port, changed by --set."""
+
+    def __init__(self, profile: Path, directory: Path) -> None:
+        self.profile, self.directory = profile, directory
+
+    def __call__(
+        self,
+        *overrides: str,
+        environ: Mapping[str, str] | None = None,
+        cores: set[int] | None = None,
+    ) -> contextlib.AbstractContextManager[Command]:
+        """Start it; the caller waits for what it wants to see."""
+        options = [f"--set={override}" for override in ("server.port=0", *overrides)]
+        log = self.directory / "serve.log"
+        return running(["serve", self.profile, *options], log, environ, cores)
+
+
 @contextlib.contextmanager
 def running(
     words: Sequence[str | Path],
@@ -124,8 +142,25 @@ def running(
 ) -> Iterator[Command]:
     """Start `gemma-serve` with these words; whatever still runs at the end is killed."""
     limit = (lambda: os.sched_setaffinity(0, cores)) if cores else None
-    with log.open("wb") as output:
-        process = _start(words, output, environ, limit)
+    with log.open("wb") as output, running_into(output, words, log, environ, limit) as command:
+        yield command
+
+
+@contextlib.contextmanager
+def running_into(
+    output: IO[bytes],
+    words: Sequence[str | Path],
+    log: Path,
+    environ: Mapping[str, str] | None = None,
+    prepare: Callable[[], object] | None = None,
+) -> Iterator[Command]:
+    """
+    As `running`, with its output to a file that the caller has, who sees that `log` gets it.
+
+    Args:
+        prepare: Called in the child before it becomes the command, such as to limit it.
+    """
+    process = _start(words, output, environ, prepare)
     with _ended_at_last(Command(process, log)) as command:
         yield command
 

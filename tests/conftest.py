@@ -2,7 +2,8 @@
 What all tests share: the tiny model, and one server of it for the session.
 
 At most one engine runs at a time. Tests run in this order: those without an engine, those of each
-shared server, those that start one of their own.
+shared server, those that start one of their own. With `-n 2` those with an engine have a worker of
+their own, and the others run beside them.
 """
 
 from __future__ import annotations
@@ -47,11 +48,13 @@ def free_port() -> int:
         return port
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Cheap tests first; then the shared server's, so that it is started once."""
     for item in items:
         if _engine_order(item):
             item.add_marker(pytest.mark.engine)
+            item.add_marker(pytest.mark.xdist_group("engine"))
     items.sort(key=_engine_order)
 
 
@@ -95,6 +98,10 @@ def tiny_server(
         "limits.max_body_bytes=1000000",
         "server.grpc_port=0",
         "server.playground=true",
+        "limits.max_grammar_compile_s=0.5",
+        # For the first logprobs vLLM compiles a kernel, which took longer than 15 s on two cores.
+        "limits.stall_s=60",
+        "limits.wedge_s=300",
     ]
     log = tmp_path_factory.mktemp("log") / "tiny.log"
     engine_slot.close()
@@ -123,9 +130,11 @@ def keyed_server(
         f"server.cors_allow_origins=[{ORIGIN}]",
         "server.docs=false",
         "server.grpc_port=0",
+        "observability.log_format=json",
+        "observability.access_log=true",
     ]
     log = tmp_path_factory.mktemp("log") / "keyed.log"
-    environ = dict(os.environ) | {"GEMMA_SERVE_API_KEYS": OTHER_KEY}
+    environ = dict(os.environ) | {"GEMMA_SERVE_API_KEYS": OTHER_KEY, "VLLM_LOGGING_LEVEL": "INFO"}
     engine_slot.close()
     return engine_slot.enter_context(serving(tiny_profile, overrides, log, environ))
 

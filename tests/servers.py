@@ -17,8 +17,11 @@ import psutil
 
 START_S = 300
 STOP_S = 60
+LOG_S = 30
+# Made once: to read the certificates takes a thread that has other clients beside it off its feet.
+TLS = httpx.create_ssl_context()
 READY_LINE = re.compile(r"Serving .* at (https?://\S+) ")
-GRPC_LINE = re.compile(r"gRPC \(KServe v2\) at (\S+)")
+GRPC_LINE = re.compile(r"gRPC \(KServe v2\) at ([\w.:\[\]-]+)")
 
 
 @dataclass
@@ -35,9 +38,17 @@ class Server:
         """Everything it has printed so far."""
         return self.log.read_text(errors="replace")
 
+    def wait_for(self, words: str) -> None:
+        """Wait until it has printed this: its log is written by a thread, after the answer."""
+        deadline_s = time.monotonic() + LOG_S
+        while words not in self.output():
+            assert time.monotonic() < deadline_s, f"no {words!r} in the log:\n{self.output()}"
+            time.sleep(0.05)
+
     def client(self, **options: object) -> httpx.Client:
         """An HTTP client on its port."""
-        return httpx.Client(base_url=self.base_url, timeout=120, headers=self.headers, **options)
+        settings = {"timeout": 120, "headers": self.headers, "verify": TLS} | options
+        return httpx.Client(base_url=self.base_url, **settings)
 
     def processes(self) -> list[psutil.Process]:
         """The server's process and all below it."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import socket
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -13,7 +15,9 @@ import pytest
 
 from gemma_serve.errors import ProfileError, StartupError
 from gemma_serve.listen import HttpServer, check_tls, listen, open_ports
-from gemma_serve.profile.schema import Server, Tls
+from gemma_serve.profile.schema import Limits, Server, Tls
+
+NOBODY = 65534
 
 
 def refusal(host: str, port: int) -> str:
@@ -51,18 +55,31 @@ def test_host_that_is_not_of_this_machine(host: str) -> None:
     )
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may listen on every port")
+@contextlib.contextmanager
+def without_rights() -> Iterator[None]:
+    """As a user who is not root: Linux takes root's capabilities away with its effective id."""
+    before = os.geteuid()
+    os.seteuid(before or NOBODY)
+    try:
+        yield
+    finally:
+        os.seteuid(before)
+
+
 def test_port_that_needs_rights() -> None:
     """A port below 1024 is refused with the ports that are free to use."""
-    assert refusal("127.0.0.1", 1) == (
+    with without_rights():
+        sentence = refusal("127.0.0.1", 1)
+    assert sentence == (
         "Port 1 needs more rights than this user has; use server.port 1024 or higher."
     )
 
 
 def test_ports_are_given_back() -> None:
     """After the with block, and when the second port is refused, another program gets them."""
-    with open_ports(Server(port=0, metrics_port=0)) as ports:
+    with open_ports(Server(port=0, metrics_port=0, probe_port=0)) as ports:
         assert ports.metrics is not None
+        assert ports.probe is not None
         numbers = [ports.http.getsockname()[1], ports.metrics.getsockname()[1]]
     with listen("127.0.0.1", numbers[1], "server.port") as taken:
         settings = Server(port=numbers[0], metrics_port=taken.getsockname()[1])
@@ -87,8 +104,9 @@ def test_url_is_one_that_a_client_here_can_use(host: str, url: str) -> None:
     """The printed address is reachable: no wildcard, IPv6 in brackets."""
     with open_ports(Server(port=0)) as ports:
         port = ports.http.getsockname()[1]
+        server = HttpServer(None, None, ports, Server(host=host), Limits())
 
-        assert HttpServer(None, ports, Server(host=host)).url == url.format(port=port)
+        assert server.url == url.format(port=port)
 
 
 # --- certificates

@@ -29,6 +29,7 @@ vllm:generation_tokens_total{{engine="0"}} {generated}
 vllm:num_requests_running{{engine="0"}} 3.0
 vllm:num_requests_running{{engine="1"}} 4.0
 vllm:num_requests_waiting{{engine="0"}} 2.0
+gemma_serve_admission_waiting_requests 3.0
 vllm:kv_cache_usage_perc{{engine="0"}} 0.25
 vllm:kv_cache_usage_perc{{engine="1"}} 0.75
 vllm:prefix_cache_queries_total{{engine="0"}} {queries}
@@ -90,7 +91,7 @@ def test_levels_are_those_of_the_later_reading() -> None:
     """Requests add up over engines; of caches, the fullest counts."""
     shown = view(reading(BEFORE, 2000), reading(AFTER, 2010))
 
-    assert (shown.running, shown.waiting) == (7, 2)  # 3 + 4
+    assert (shown.running, shown.waiting) == (7, 5)  # 3 + 4, 2 + 3
     assert shown.kv_cache_usage == 0.75
     assert shown.uptime_s == 1010  # 2010 - 1000
     assert shown.server == {"profile": "demo", "dtype": "bf16", "vllm_version": "0.32.0"}

@@ -168,6 +168,7 @@ class Trace(_Styled):
     A Mooncake trace: timestamp (ms), input_length, output_length, hash_ids, a line a request.
 
     Blocks of equal hash id have equal tokens, so that the trace's prefix-cache hits come again.
+    With bos_id each prompt of ids begins with that token, which counts in its length.
     Source: the traces beside Mooncake's paper (FAST '25), blocks of 512 tokens.
     """
 
@@ -175,6 +176,7 @@ class Trace(_Styled):
     path: Path
     style: Style = "ids"
     block_tokens: Count = 512
+    bos_id: Annotated[int, Field(ge=0)] | None = None
     speedup: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
     max_model_len: Tokens | None = None
 

@@ -2,47 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gemma_serve import __version__
 from gemma_serve.api import anthropic, kserve_http, openai, operations, playground
 from gemma_serve.api.auth import Authenticate
+from gemma_serve.api.error_body import error_response
 from gemma_serve.api.errors import install_error_handlers
 from gemma_serve.api.kserve.service import KServe
 from gemma_serve.api.limits import LimitBody
 from gemma_serve.api.observe import Observe
 from gemma_serve.api.state import ServerState
+from gemma_serve.errors import NotFoundError
 
 OPEN_PATHS = operations.OPEN_PATHS | kserve_http.OPEN_PATHS
 
 
-def build_app(
-    state: ServerState, keys: Collection[bytes] = (), kserve: KServe | None = None
-) -> ASGIApp:
+def build_app(state: ServerState, kserve: KServe | None = None) -> ASGIApp:
     """
     The whole HTTP side, outermost first: observe, CORS, keys, body limit, routes.
 
     Args:
         state: The server's state, which the launcher goes on changing.
-        keys: SHA-256 digests of the API keys; empty means that no key is asked for.
         kserve: The v2 side, where another door shares it.
     """
     server = state.profile.server
-    app: ASGIApp = LimitBody(
-        build_routes(state, kserve or KServe(state)), state.profile.limits.max_body_bytes
-    )
-    if keys:
+    app: ASGIApp = build_routes(state, kserve or KServe(state))
+    app = LimitBody(app, state.max_body_bytes, state.profile.limits.max_held_bytes)
+    if state.keys:
         pages = playground.OPEN_PATHS if server.playground else frozenset()
-        app = Authenticate(app, keys, OPEN_PATHS | pages)
+        separates = not server.shared_prefix_cache
+        app = Authenticate(app, state.keys, OPEN_PATHS | pages, separates=separates)
     if server.cors_allow_origins:
         app = CORSMiddleware(
             app, server.cors_allow_origins, allow_methods=["*"], allow_headers=["*"]
         )
     return Observe(app, state)
+
+
+def only_probes(app: ASGIApp) -> ASGIApp:
+    """The application of `server.probe_port`: the probes of `app`, and nothing else of it."""
+
+    async def probes(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"] not in OPEN_PATHS:
+            error = NotFoundError(
+                f"This port has {', '.join(sorted(OPEN_PATHS))} alone; use server.port.",
+                code="unknown_route",
+            )
+            await error_response(error, scope["path"])(scope, receive, send)
+        else:
+            await app(scope, receive, send)
+
+    return probes
 
 
 def build_routes(state: ServerState, kserve: KServe) -> FastAPI:

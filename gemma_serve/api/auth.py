@@ -6,16 +6,27 @@ from collections.abc import Collection
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from gemma_serve.api.errors import error_response
-from gemma_serve.api.keys import is_known
+from gemma_serve.api.error_body import error_response
+from gemma_serve.api.keys import KeyRing
+from gemma_serve.engine.cache_salt import cache_salt, salt_of
 from gemma_serve.errors import AuthenticationError
+
+# Where a request's scope carries the key that it came with.
+KEY = "gemma_serve.key"
 
 
 class Authenticate:
     """ASGI middleware: no answer without a key, except on the open paths."""
 
-    def __init__(self, app: ASGIApp, keys: Collection[bytes], open_paths: Collection[str]) -> None:
+    def __init__(
+        self, app: ASGIApp, keys: KeyRing, open_paths: Collection[str], *, separates: bool = True
+    ) -> None:
+        """
+        Args:
+            separates: Whether each key's name has a prefix cache of its own.
+        """
         self.app, self.keys, self.open_paths = app, keys, open_paths
+        self.separates = separates
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or self._may_pass(scope):
@@ -32,8 +43,11 @@ class Authenticate:
         # The path as routed, never a URL put together from the Host header.
         if scope["path"] in self.open_paths or scope.get("gemma_serve.warm_up"):
             return True
-        key = _key_of(scope)
-        return key is not None and is_known(key, self.keys)
+        secret = _key_of(scope)
+        scope[KEY] = found = None if secret is None else self.keys.find(secret)
+        if found is not None and self.separates:
+            cache_salt.set(salt_of(found.tenant))
+        return found is not None
 
 
 def _key_of(scope: Scope) -> bytes | None:

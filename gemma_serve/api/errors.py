@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -10,6 +9,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
+from gemma_serve.api.error_body import error_response
 from gemma_serve.engine.vllm import PARSE_ERRORS, translate
 from gemma_serve.errors import (
     GemmaServeError,
@@ -19,18 +19,6 @@ from gemma_serve.errors import (
     RequestError,
 )
 
-MAX_MESSAGE_CHARS = 1024
-ANTHROPIC_PREFIX = "/v1/messages"
-KSERVE_PREFIX = "/v2"
-ANTHROPIC_TYPES = {
-    400: "invalid_request_error",
-    401: "authentication_error",
-    404: "not_found_error",
-    405: "invalid_request_error",
-    413: "request_too_large",
-    429: "rate_limit_error",
-    503: "overloaded_error",
-}
 # What OpenAI's clients may call and a Gemma server has no answer to.
 NOT_SERVED = {
     "/v1/embeddings": "embeddings",
@@ -39,41 +27,6 @@ NOT_SERVED = {
     "/v1/audio/speech": "speech",
     "/v1/audio/transcriptions": "transcriptions",
 }
-
-
-def error_body(error: GemmaServeError, path: str) -> dict[str, Any]:
-    """
-    The JSON body of an error.
-
-    Source: https://platform.openai.com/docs/guides/error-codes,
-    https://docs.anthropic.com/en/api/errors and KServe's v2 protocol
-    """
-    message = error.message[:MAX_MESSAGE_CHARS]
-    if path == KSERVE_PREFIX or path.startswith(f"{KSERVE_PREFIX}/"):
-        return {"error": message}
-    if path.startswith(ANTHROPIC_PREFIX):
-        type_ = ANTHROPIC_TYPES.get(error.status, "api_error")
-        return {"type": "error", "error": {"type": type_, "message": message}}
-    return {
-        "error": {
-            "message": message,
-            "type": error.type,
-            "param": error.param,
-            "code": error.code,
-        }
-    }
-
-
-def error_response(error: GemmaServeError, path: str) -> Response:
-    """The whole answer: status, body, Retry-After or WWW-Authenticate where they belong."""
-    headers = {}
-    if error.retry_after_s is not None:
-        headers["retry-after"] = str(error.retry_after_s)
-    if error.status == 401:
-        headers["www-authenticate"] = "Bearer"
-    # default=str: a lone surrogate or an odd value in a message must not turn a 400 into a 500.
-    body = json.dumps(error_body(error, path), default=str).encode()
-    return Response(body, error.status, headers, media_type="application/json")
 
 
 def from_http_exception(error: HTTPException, method: str, path: str) -> GemmaServeError:

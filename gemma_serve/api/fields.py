@@ -8,7 +8,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from gemma_serve.engine.vllm import check_values
+from gemma_serve.engine.cache_salt import cache_salt
+from gemma_serve.engine.vllm import Engine, check_values
 from gemma_serve.errors import RequestError
 
 # The first three are for engines of one cluster, which trust one another.
@@ -22,8 +23,23 @@ REFUSED = {
     "documents": _NO_PLACE,
     "mm_processor_kwargs": _BY_PROFILE,
     "media_io_kwargs": _BY_PROFILE,
+    # They reach the engine unchecked, kv_transfer_params among them.
+    "vllm_xargs": "no extension of this server reads it",
 }
 WORD = re.compile(r"[\w-]{1,64}")
+
+
+def check_request(engine: Engine, request: BaseModel) -> None:
+    """
+    Refuse a request of the OpenAI, Anthropic or vLLM APIs for what its fields say or how much.
+
+    Raises:
+        RequestError: with the field's name as `param`.
+    """
+    check_fields(engine.template_variables, request)
+    if cache_salt.get() is not None:
+        _refuse(request, "cache_salt", "each key's prompts have a salt of their own")
+    engine.request_limits.check(request)
 
 
 def check_fields(template_variables: frozenset[str], request: BaseModel) -> None:
@@ -37,13 +53,15 @@ def check_fields(template_variables: frozenset[str], request: BaseModel) -> None
         RequestError: such a field is set, or a variable that the chat template does not take.
     """
     for name, why in REFUSED.items():
-        if getattr(request, name, None) is not None:
-            raise RequestError(
-                f"The field {name!r} is not allowed: {why}; leave it out.", param=name
-            )
+        _refuse(request, name, why)
     # vLLM's own models of the Anthropic and Responses APIs; ours of the others have looked already.
-    check_values({name: getattr(request, name, None) for name in ("stop_sequences", "top_k")})
+    check_values({name: getattr(request, name, None) for name in ("stop", "stop_sequences")})
     check_template_variables(template_variables, getattr(request, "chat_template_kwargs", None))
+
+
+def _refuse(request: BaseModel, name: str, why: str) -> None:
+    if getattr(request, name, None) is not None:
+        raise RequestError(f"The field {name!r} is not allowed: {why}; leave it out.", param=name)
 
 
 def check_template_variables(allowed: frozenset[str], sent: Mapping[str, Any] | None) -> None:

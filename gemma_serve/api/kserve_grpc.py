@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import (
     AsyncGenerator,
     AsyncIterator,
     Awaitable,
     Callable,
-    Collection,
     Iterator,
 )
 from contextlib import aclosing, contextmanager
@@ -23,14 +23,16 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc import service_pb2_grpc
 
-from gemma_serve import metrics
-from gemma_serve.api.keys import is_known
+from gemma_serve import logs, metrics
+from gemma_serve.api.budget import header_seconds
+from gemma_serve.api.keys import Key, KeyRing
 from gemma_serve.api.kserve import describe
 from gemma_serve.api.kserve.grpc_messages import read_request, write_response
 from gemma_serve.api.kserve.grpc_unreadable import UNREADABLE, RefuseUnreadable
 from gemma_serve.api.kserve.service import SAFE_ID, TRACE_HEADERS, InferRequest, KServe
-from gemma_serve.api.observe import open_request
+from gemma_serve.api.observe import begin_flight, end_flight, log_access, open_request
 from gemma_serve.api.state import ServerState
+from gemma_serve.engine.cache_salt import cache_salt, salt_of
 from gemma_serve.errors import (
     AuthenticationError,
     GemmaServeError,
@@ -56,9 +58,11 @@ OPEN_METHODS = frozenset(
 MAX_STREAM_REQUESTS = 256
 HEALTH_POLL_S = 0.5
 MAX_MESSAGE_CHARS = 1024
+UNKNOWN_KEY = "No API key that is known was sent; send one as metadata 'authorization: Bearer KEY'."
 CODES = {
     401: grpc.StatusCode.UNAUTHENTICATED,
     404: grpc.StatusCode.NOT_FOUND,
+    429: grpc.StatusCode.RESOURCE_EXHAUSTED,
     503: grpc.StatusCode.UNAVAILABLE,
     504: grpc.StatusCode.DEADLINE_EXCEEDED,
 }
@@ -98,8 +102,8 @@ class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[m
         return pb.ServerLiveResponse(live=self.state.alive)
 
     async def ServerReady(self, request: Any, context: Context) -> Any:  # noqa: N802, ARG002
-        """Whether requests are taken."""
-        return pb.ServerReadyResponse(ready=self.state.ready)
+        """Whether more requests are welcome."""
+        return pb.ServerReadyResponse(ready=self.state.welcoming)
 
     async def ModelReady(self, request: Any, context: Context) -> Any:  # noqa: N802
         """Whether the model takes requests."""
@@ -170,7 +174,7 @@ class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[m
     @contextmanager
     def counted(self, method: str) -> Iterator[None]:
         """Count an inference as open, which the drain waits for, and then by its status."""
-        code = "OK"
+        code, began_s, flight = "OK", time.perf_counter(), begin_flight(self.state)
         try:
             with open_request(self.state):
                 yield
@@ -185,16 +189,28 @@ class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[m
             raise
         finally:
             metrics.GRPC_REQUESTS.labels(method, code).inc()
+            outcome = {"method": "gRPC", "route": method, "status": code}
+            facts = logs.request_facts.get() or {}
+            end_flight(flight, outcome, facts)
+            if self.state.profile.observability.access_log:
+                log_access(outcome, time.perf_counter() - began_s, facts)
 
     def _read(self, request: Any, context: Context, *, may_stream: bool) -> InferRequest:
         metadata = dict(context.invocation_metadata() or ())
+        key = find_key(self.state.keys, metadata.items()) if self.state.keys else None
+        if self.state.keys and key is None:  # a stream may have outlived its key
+            raise AuthenticationError(UNKNOWN_KEY)
+        if key is not None and not self.state.profile.server.shared_prefix_cache:
+            cache_salt.set(salt_of(key.tenant))
         id_ = str(metadata.get("x-request-id", ""))
+        logs.request_facts.set({"request_id": id_ if SAFE_ID.fullmatch(id_) else request.id[:128]})
         return read_request(
             request,
             may_stream=may_stream,
-            timeout_s=context.time_remaining(),
+            timeout_s=_sooner(context.time_remaining(), header_seconds(metadata)),
             request_id=id_ if SAFE_ID.fullmatch(id_) else "",
             trace_headers={name: str(metadata[name]) for name in TRACE_HEADERS if name in metadata},
+            key=key,
         )
 
 
@@ -275,7 +291,14 @@ async def _answered(context: Context, work: Awaitable[Any]) -> Any:
     try:
         return await work
     except GemmaServeError as error:
-        await context.abort(code_of(error), error.message[:MAX_MESSAGE_CHARS])
+        # Source: https://github.com/grpc/proposal/blob/master/A6-client-retries.md#pushback
+        after_s = error.retry_after_s
+        pushback = (("grpc-retry-pushback-ms", str(after_s * 1000)),) if after_s else ()
+        await context.abort(code_of(error), error.message[:MAX_MESSAGE_CHARS], pushback)
+
+
+def _sooner(*seconds: float | None) -> float | None:
+    return min((value for value in seconds if value is not None), default=None)
 
 
 def _message(value: dict[str, Any], kind: type[Made]) -> Made:
@@ -290,7 +313,7 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
         self.state = state
 
     async def Check(self, request: Any, context: Context) -> Any:  # noqa: N802
-        """Whether requests are taken now."""
+        """Whether more requests are welcome now."""
         if request.service not in ("", SERVICE):
             await context.abort(grpc.StatusCode.NOT_FOUND, f"There is no service but {SERVICE}.")
         return self._status()
@@ -313,47 +336,47 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
 
     def _status(self) -> Any:
         kinds = health_pb2.HealthCheckResponse
-        return kinds(status=kinds.SERVING if self.state.ready else kinds.NOT_SERVING)
+        return kinds(status=kinds.SERVING if self.state.welcoming else kinds.NOT_SERVING)
 
 
 class Authenticate(grpc.aio.ServerInterceptor):  # type: ignore[misc]
     """No answer without a key, except on the open methods."""
 
-    def __init__(self, keys: Collection[bytes]) -> None:
+    def __init__(self, keys: KeyRing) -> None:
         self.keys = keys
 
     async def intercept_service(self, continuation: Any, details: Any) -> Any:
         """Pass the call on, or refuse it."""
         handler = await continuation(details)
-        if details.method in OPEN_METHODS or self._knows(details.invocation_metadata):
+        if details.method in OPEN_METHODS or find_key(self.keys, details.invocation_metadata):
             return handler
-        error = AuthenticationError(
-            "No API key that is known was sent; send one as metadata 'authorization: Bearer KEY'."
-        )
 
         async def refused(_request: Any, context: Context) -> Any:
-            await context.abort(code_of(error), error.message)
+            await context.abort(grpc.StatusCode.UNAUTHENTICATED, UNKNOWN_KEY)
 
         if handler is not None and handler.request_streaming:
             return grpc.stream_stream_rpc_method_handler(refused)
         return grpc.unary_unary_rpc_method_handler(refused)
 
-    def _knows(self, metadata: Any) -> bool:
-        for name, value in metadata or ():
-            scheme, _, token = str(value).partition(" ")
-            if name == "authorization" and scheme.lower() == "bearer" and token.strip():
-                return is_known(token.strip(), self.keys)
-            if name == "x-api-key":
-                return is_known(str(value).strip(), self.keys)
-        return False
+
+def find_key(keys: KeyRing, metadata: Any) -> Key | None:
+    """The key that a call's metadata carries, if it is a good one."""
+    for name, value in metadata or ():
+        scheme, _, token = str(value).partition(" ")
+        if name == "authorization" and scheme.lower() == "bearer" and token.strip():
+            return keys.find(token.strip())
+        if name == "x-api-key":
+            return keys.find(str(value).strip())
+    return None
 
 
 class GrpcServer:
     """The gRPC port, from its opening to its end."""
 
-    def __init__(self, service: KServe, keys: Collection[bytes]) -> None:
+    def __init__(self, service: KServe) -> None:
+        keys = service.state.keys
         settings = service.state.profile.server
-        max_bytes = service.state.profile.limits.max_body_bytes
+        max_bytes = service.state.max_body_bytes
         self.settings = settings
         self._server = grpc.aio.server(
             # Keys first: nothing is read for who has none.

@@ -15,7 +15,9 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.types import Send
 
-from gemma_serve.api.errors import KSERVE_PREFIX, error_body
+from gemma_serve.api.auth import KEY
+from gemma_serve.api.budget import header_seconds
+from gemma_serve.api.error_body import FAILED_STATUS, KSERVE_PREFIX, error_body
 from gemma_serve.api.kserve import describe
 from gemma_serve.api.kserve.http_body import (
     HEADER_LENGTH,
@@ -39,6 +41,7 @@ from gemma_serve.errors import (
     PayloadTooLargeError,
     RequestError,
 )
+from gemma_serve.profile.schema import Limits
 
 router = APIRouter(prefix=KSERVE_PREFIX, tags=["KServe v2"])
 OPEN_PATHS = frozenset({"/v2/health/live", "/v2/health/ready"})
@@ -54,6 +57,11 @@ def service_of(request: Request) -> KServe:
     """The v2 side of the server that this request came to."""
     service: KServe = request.app.state.kserve
     return service
+
+
+def limits_of(request: Request) -> Limits:
+    """The limits of the server that this request came to."""
+    return server_state(request).profile.limits
 
 
 async def read_body(request: Request) -> bytes:
@@ -77,7 +85,7 @@ async def read_body(request: Request) -> bytes:
         raise MediaTypeError(
             f"The content encoding {encoding[:40]!r} is not known; use gzip, deflate or none."
         )
-    return _decompressed(body, encoding, server_state(request).profile.limits.max_body_bytes)
+    return _decompressed(body, encoding, server_state(request).max_body_bytes)
 
 
 def _decompressed(body: bytes, encoding: str, max_bytes: int) -> bytes:
@@ -102,16 +110,16 @@ Body = Annotated[bytes, Depends(read_body)]
 # --- the server
 
 
-@router.get("/health/live")
+@router.get("/health/live", response_class=Response)
 async def live(raw_request: Request) -> Response:
     """200 while this process can become or stay useful."""
     return Response(status_code=200 if server_state(raw_request).alive else 503)
 
 
-@router.get("/health/ready")
+@router.get("/health/ready", response_class=Response)
 async def ready(raw_request: Request) -> Response:
-    """200 while requests are taken."""
-    return Response(status_code=200 if server_state(raw_request).ready else 503)
+    """200 while more requests are welcome."""
+    return Response(status_code=200 if server_state(raw_request).welcoming else 503)
 
 
 @router.get("")
@@ -123,7 +131,7 @@ async def server_metadata() -> Response:
 @router.post("/repository/index")
 async def repository_index(raw_request: Request, body: Body) -> Response:
     """The models that are served."""
-    only_ready = read_index(body)
+    only_ready = read_index(body, limits_of(raw_request))
     return JSONResponse(service_of(raw_request).repository_index(ready=only_ready))
 
 
@@ -167,8 +175,8 @@ async def config(raw_request: Request, model: str, version: str = "") -> Respons
     return JSONResponse(service_of(raw_request).model_config(model, version))
 
 
-@router.get("/models/{model:path}/ready")
-@router.get("/models/{model:path}/versions/{version}/ready")
+@router.get("/models/{model:path}/ready", response_class=Response)
+@router.get("/models/{model:path}/versions/{version}/ready", response_class=Response)
 async def model_ready(raw_request: Request, model: str, version: str = "") -> Response:
     """200 while the model takes requests."""
     service_of(raw_request).check_model(model, version)
@@ -188,7 +196,7 @@ async def metadata(raw_request: Request, model: str, version: str = "") -> Respo
 async def infer(raw_request: Request, body: Body, model: str, version: str = "") -> Response:
     """Answer with tensors; `stream: true` gets the whole answer too."""
     length = raw_request.headers.get(HEADER_LENGTH)
-    request, binary = read_infer(body, length, model, version)
+    request, binary = read_infer(body, length, model, version, limits_of(raw_request))
     data, head_bytes = write_infer(await _whole(raw_request, request), binary)
     headers = {} if head_bytes is None else {HEADER_LENGTH: str(head_bytes)}
     media_type = "application/json" if head_bytes is None else "application/octet-stream"
@@ -201,7 +209,8 @@ async def infer(raw_request: Request, body: Body, model: str, version: str = "")
 async def generate(raw_request: Request, body: Body, model: str, version: str = "") -> Response:
     """Answer with one JSON object: inputs and outputs by name."""
     contract = service_of(raw_request).contract
-    request = read_generate(contract, body, model, version, may_stream=False)
+    limits = limits_of(raw_request)
+    request = read_generate(contract, body, model, version, limits, may_stream=False)
     data = write_generate(await _whole(raw_request, request))
     return _compressed(raw_request, Response(data, media_type="application/json"))
 
@@ -214,11 +223,12 @@ async def generate_stream(
 ) -> Response:
     """Answer with server-sent events, one JSON object each."""
     service = service_of(raw_request)
-    request = read_generate(service.contract, body, model, version, may_stream=True)
+    limits = limits_of(raw_request)
+    request = read_generate(service.contract, body, model, version, limits, may_stream=True)
     responses = service.infer(_traced(raw_request, request))
     # A refusal still gets its status: the head is sent after the first response.
     first = await anext(responses)
-    return ResponseStream(first, responses)
+    return ResponseStream(raw_request, first, responses)
 
 
 async def _whole(raw_request: Request, request: InferRequest) -> InferResponse:
@@ -229,7 +239,13 @@ async def _whole(raw_request: Request, request: InferRequest) -> InferResponse:
 def _traced(raw_request: Request, request: InferRequest) -> InferRequest:
     headers = raw_request.headers
     traces = {name: headers[name] for name in TRACE_HEADERS if name in headers}
-    return replace(request, request_id=headers.get("x-request-id", ""), trace_headers=traces)
+    return replace(
+        request,
+        request_id=headers.get("x-request-id", ""),
+        trace_headers=traces,
+        timeout_s=header_seconds(headers),
+        key=raw_request.scope.get(KEY),
+    )
 
 
 def _compressed(raw_request: Request, response: Response) -> Response:
@@ -250,12 +266,14 @@ def _compressed(raw_request: Request, response: Response) -> Response:
 class ResponseStream(StreamingResponse):
     """Server-sent events of one inference, the first of which is already here."""
 
-    def __init__(self, first: InferResponse, rest: AsyncGenerator[InferResponse, None]) -> None:
+    def __init__(
+        self, request: Request, first: InferResponse, rest: AsyncGenerator[InferResponse, None]
+    ) -> None:
         super().__init__((), headers=prompt_header())
         self.headers["content-type"] = "text/event-stream; charset=utf-8"
         self.headers["cache-control"] = "no-cache"
         self.headers["x-accel-buffering"] = "no"  # nginx would hold events back
-        self.first, self.rest = first, rest
+        self.request, self.first, self.rest = request, first, rest
 
     async def stream_response(self, send: Send) -> None:
         """Send the events as they come; a failure after the head is an event too."""
@@ -266,6 +284,7 @@ class ResponseStream(StreamingResponse):
                 async for response in self.rest:
                     await send(_event(write_generate(response)))
             except GemmaServeError as error:
+                self.request.scope[FAILED_STATUS] = error.status
                 await send(_event(json.dumps(error_body(error, KSERVE_PREFIX)).encode()))
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 

@@ -2,54 +2,42 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
 from gemma_serve import __version__, metrics
+from gemma_serve.api import probes
 from gemma_serve.api.respond import server_state
-from gemma_serve.api.state import Phase, ServerState
 
 router = APIRouter(tags=["Operations"])
 metrics_router = APIRouter(tags=["Operations"])
 
 # These answer without a key: an orchestrator has none.
-OPEN_PATHS = frozenset({"/livez", "/readyz", "/startupz", "/health"})
-
-
-def _probe(state: ServerState, healthy: bool) -> JSONResponse:
-    body: dict[str, Any] = {"status": state.condition}
-    if state.phase is Phase.STARTING:
-        body["startup_seconds"] = state.timeline.as_dict()
-    return JSONResponse(body, 200 if healthy else 503)
+OPEN_PATHS = frozenset(probes.BY_PATH)
 
 
 @router.get("/livez")
 async def livez(request: Request) -> Response:
-    """200 while this process can become or stay useful; 503 asks for a restart."""
-    state = server_state(request)
-    return _probe(state, state.alive)
+    """200 while this process is or will be useful, whatever its load; 503 asks for a restart."""
+    return probes.livez(server_state(request))
 
 
 @router.get("/readyz")
 async def readyz(request: Request) -> Response:
-    """200 while requests are taken; 503 when starting, draining or dead."""
-    state = server_state(request)
-    return _probe(state, state.ready)
+    """200 while more requests are welcome; 503 with the reason, which is no cause for a restart."""
+    return probes.readyz(server_state(request))
 
 
 @router.get("/startupz")
 async def startupz(request: Request) -> Response:
     """200 once the start is over."""
-    state = server_state(request)
-    return _probe(state, state.phase is not Phase.STARTING)
+    return probes.startupz(server_state(request))
 
 
 @router.get("/health")
 async def health(request: Request) -> Response:
-    """As /readyz, under the name that vLLM's clients know."""
-    return await readyz(request)
+    """200 while requests are answered, however many; the name that vLLM's clients know."""
+    return probes.health(server_state(request))
 
 
 @router.get("/v1/info")
@@ -64,12 +52,13 @@ async def info(request: Request) -> Response:
             "engine": state.engine.facts() if state.engine else None,
             "plan": state.self_check,
             "slo": state.profile.slo.model_dump(),
+            "admission": state.admission.as_dict(),
             "startup_seconds": state.timeline.as_dict(),
         }
     )
 
 
-@metrics_router.get("/metrics")
+@metrics_router.get("/metrics", response_class=Response)
 def get_metrics() -> Response:
     """Prometheus series: vLLM's `vllm:*` and ours."""
     body, content_type = metrics.exposition()

@@ -7,7 +7,7 @@ for every protocol.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -26,6 +26,12 @@ if TYPE_CHECKING:
 
 # The rules that changed the prompt of the request at hand; its route puts a list there.
 applied_rules: ContextVar[list[str] | None] = ContextVar("applied_rules", default=None)
+# Who is told of each of its prompts' tokens; its route puts that there.
+on_tokenised: ContextVar[Callable[[int], None] | None] = ContextVar("on_tokenised", default=None)
+# Who is given the tokens themselves, where requests are recorded.
+on_token_ids: ContextVar[Callable[[Sequence[int]], None] | None] = ContextVar(
+    "on_token_ids", default=None
+)
 
 
 @dataclass(frozen=True)
@@ -159,6 +165,13 @@ class PromptLayer:
                     f"(limits.max_{what}), so send fewer.",
                     param=what,
                 )
+        parts = max((len(_content_parts(message)) for message in messages), default=0)
+        if parts > self.limits.max_parts:
+            raise RequestError(
+                f"A message has {parts} parts of content; at most {self.limits.max_parts} are "
+                "allowed (limits.max_parts), so send fewer.",
+                param="messages",
+            )
         chars = text_chars(list(map(without_images, messages))) + text_chars(tools)
         self.check_chars(chars, param="messages")
 
@@ -196,6 +209,11 @@ def prompt_layer(
             checkpoint.generation, tokenizer.get_vocab(), generation_config_eos
         ),
     )
+
+
+def _content_parts(message: Any) -> Sequence[Any]:
+    content = message.get("content") if isinstance(message, dict) else None
+    return content if isinstance(content, list) else ()
 
 
 def without(mark: str, value: Any) -> Any:

@@ -37,6 +37,21 @@ def text_chars(value: Any) -> int:
     )
 
 
+def is_deeper(value: Any, levels: int) -> bool:
+    """Whether objects and lists nest deeper than so many levels."""
+    level = [value]
+    for _ in range(levels + 1):
+        holders = [item for item in level if isinstance(item, dict | list | tuple)]
+        if not holders:
+            return False
+        level = [
+            below
+            for item in holders
+            for below in (item.values() if isinstance(item, dict) else item)
+        ]
+    return True
+
+
 def without_images(message: Any) -> Any:
     """The message without the image parts of its content: they are limited in bytes and pixels."""
     content = message.get("content") if isinstance(message, dict) else None

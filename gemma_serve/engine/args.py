@@ -100,6 +100,11 @@ def _model(context: Context) -> Derived:
             yield Setting(key, value, context.origin(key), "as the profile asks")
     if profile.revision and path:
         yield "revision has no effect: the model is a local directory."
+    if not profile.revision and path is None:
+        yield (
+            f"{profile.model} may change on the Hub between two starts; set revision to the "
+            "commit that was tested."
+        )
     reason = "no Gemma needs code from its repository, and such code could do anything"
     yield Setting("trust_remote_code", False, DEFAULT, reason)
 
@@ -166,6 +171,11 @@ def _traces(context: Context) -> Derived:
     yield Setting("otlp_traces_endpoint", endpoint, origin, reason)
 
 
+def _structured_outputs(context: Context) -> Derived:  # noqa: ARG001  # as its siblings are called
+    reason = "one backend for all requests; what it compiles is bounded (limits)"
+    yield Setting("structured_outputs_config", {"backend": "xgrammar"}, DEFAULT, reason)
+
+
 def _priorities(context: Context) -> Derived:
     """Whoever has Triton's clients may have Triton's priorities; for equal ones nothing changes."""
     keys = ("triton", "server.grpc_port")
@@ -186,6 +196,7 @@ _ENGINE: tuple[Callable[[Context], Derived], ...] = (
     _limits,
     _traces,
     _priorities,
+    _structured_outputs,
     generation_args,
     reasoning_args,
 )

@@ -15,7 +15,8 @@ def parallel_args(context: Context) -> Derived:
     Parallel sizes and who starts the workers.
 
     Raises:
-        StartupError: More workers than devices, or an executor that this machine can't run.
+        StartupError: More workers than devices, an executor that this machine can't run, or a node
+            that answers no requests.
     """
     executor = context.engine(
         "distributed_executor_backend", context.profile.distributed_executor_backend
@@ -23,6 +24,11 @@ def parallel_args(context: Context) -> Derived:
     if executor == "ray" and context.on_cpu:
         raise StartupError(
             "distributed_executor_backend 'ray' can't run on CPU; use mp, or leave it out."
+        )
+    if (rank := context.engine("node_rank", 0)) != 0:
+        raise StartupError(
+            f"engine.node_rank {rank} is a node that answers no requests; serve node 0, and start "
+            "the others with vLLM's own 'vllm serve --headless'."
         )
     if is_single_node(context):
         _check_devices(context)
@@ -45,7 +51,7 @@ def is_single_node(context: Context) -> bool:
     elsewhere = ("data_parallel_address", "data_parallel_size_local", "data_parallel_rank")
     return (
         executor != "ray"
-        and context.engine("nnodes", 1) == 1
+        and context.num_nodes == 1
         and not any(context.engine(key) for key in elsewhere)
         and context.engine("data_parallel_backend", "mp") == "mp"
     )
@@ -93,11 +99,11 @@ def kv_cache_bytes(context: Context) -> int:
     if context.profile.kv_cache_memory_gib is not None:
         return round(context.profile.kv_cache_memory_gib * _GIB)
     quarter = min(max(_free_bytes(context) // 4, _GIB), 4 * _GIB)
-    return quarter // (context.num_workers * context.size("data_parallel_size"))
+    return quarter // context.num_local_workers
 
 
 def _default_kv_cache(context: Context) -> Setting:
-    workers = context.num_workers * context.size("data_parallel_size")
+    workers = context.num_local_workers
     shared = f", divided among {workers} workers" if workers > 1 else ""
     reason = f"a quarter of the free memory, 1 to 4 GiB{shared}; vLLM would take 92 % of all"
     return Setting("kv_cache_memory_bytes", kv_cache_bytes(context), DEFAULT, reason)
@@ -113,9 +119,8 @@ def _check_cpu_memory(context: Context, kv_bytes: int) -> None:
     weights = _weight_bytes(context)
     if weights is None:
         return
-    replicas = context.size("data_parallel_size")
-    weights *= replicas
-    kv_bytes *= context.num_workers * replicas
+    weights = weights * context.size("data_parallel_size") // context.num_nodes
+    kv_bytes *= context.num_local_workers
     free = _free_bytes(context)
     if weights + kv_bytes > free:
         state = "in all" if context.available_memory_bytes is None else "free"

@@ -9,6 +9,8 @@ from gemma_serve.engine.attention import AttentionChoice, attention_variable
 from gemma_serve.engine.capacity import is_single_node
 from gemma_serve.engine.settings import DEFAULT, ENVIRONMENT, Context, Derived, Setting, split
 
+MANY = "1000000"
+
 
 def environment(context: Context, attention: AttentionChoice) -> Derived:
     """Each variable with the value that wins: the profile's, the operator's, then our default."""
@@ -48,12 +50,15 @@ def _defaults(context: Context, attention: AttentionChoice) -> Derived:
     )
     for key in ("VLLM_NO_USAGE_STATS", "DO_NOT_TRACK"):
         yield Setting(key, "1", DEFAULT, "a production server sends no usage statistics")
+    reason = "limits.max_stop_strings holds instead, and says so; vLLM has 4"
+    yield Setting("VLLM_MAX_STOP_STRINGS", MANY, DEFAULT, reason)
     if context.profile.otlp_traces_endpoint:
         reason = "the name under which a trace viewer lists this server"
         yield Setting("OTEL_SERVICE_NAME", "gemma-serve", DEFAULT, reason)
     if is_single_node(context):
         reason = "workers on one host talk over loopback, whatever its network"
         yield Setting("VLLM_HOST_IP", "127.0.0.1", DEFAULT, reason)
+        yield Setting("GLOO_SOCKET_IFNAME", "lo", DEFAULT, reason)
     # On CPU, vLLM warns of what is so by design there: no Triton, no CUDA graphs, eager mode.
     level = "ERROR" if context.on_cpu else "WARNING"
     reason = "the launcher prints a timeline of its own; INFO shows vLLM's log"
@@ -63,7 +68,7 @@ def _defaults(context: Context, attention: AttentionChoice) -> Derived:
 
 
 def _thread_binding(context: Context) -> Setting:
-    workers = context.num_workers * context.size("data_parallel_size")
+    workers = context.num_local_workers
     value = "|".join(_ranges(part) for part in _parts(context.platform.cores, workers))
     how = "all allowed cores" if workers == 1 else f"all allowed cores, in {workers} parts"
     # 22.8 instead of 13.6 tokens/s at concurrency 1 on 2 cores (Gemma 3 270M, bf16, eager).

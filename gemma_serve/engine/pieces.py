@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from gemma_serve.engine.deadline import Deadline
+
 JsonObject = dict[str, Any]
 
 
@@ -44,6 +46,7 @@ class Ask:
     max_total_tokens: int | None = None  # prompt and answer
     priority: int = 0  # vLLM's: lower goes first
     trace_headers: Mapping[str, str] = field(default_factory=dict)
+    deadline: Deadline = field(default_factory=Deadline)
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,9 @@ class Platform:
     cores: tuple[int, ...]  # CPU ids that this process may use
     simulated: bool = False
     speed: Speed | None = None  # None: not known
-    amx: bool | None = None  # a CPU's tile unit, which vLLM's FP8 kernels need; None: not known
+    # Of a CPU: its tile unit, which vLLM's FP8 kernels need, and its wide vectors. None: not known.
+    amx: bool | None = None
+    avx512: bool | None = None
 
     @property
     def label(self) -> str:
@@ -150,8 +152,9 @@ def detect_cpu() -> Platform:
     """This machine's CPU, within the limits of affinity and cgroup."""
     memory_bytes = min(psutil.virtual_memory().total, _cgroup_bytes("memory.max") or math.inf)
     memory_gib = round(memory_bytes / 2**30, 1)
-    name, amx = _cpu()
-    return Platform("cpu", name, None, 1, memory_gib, allowed_cores(), amx=amx)
+    name, flags = _cpu()
+    amx, avx512 = (flag in flags if flags else None for flag in ("amx_tile", "avx512f"))
+    return Platform("cpu", name, None, 1, memory_gib, allowed_cores(), amx=amx, avx512=avx512)
 
 
 def allowed_cores() -> tuple[int, ...]:
@@ -224,15 +227,14 @@ def _capability(text: str) -> tuple[int, int]:
     return int(major), int(minor or 0)
 
 
-def _cpu() -> tuple[str, bool | None]:
-    """The CPU's name, and whether it has AMX where the kernel tells."""
+def _cpu() -> tuple[str, list[str]]:
+    """The CPU's name, and what it can do, where the kernel tells (on x86)."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
-        return "CPU", None
+        return "CPU", []
     values = {key.strip(): value.split() for key, _, value in (x.partition(":") for x in lines)}
-    flags = values.get("flags")
-    return " ".join(values.get("model name", ["CPU"])), "amx_tile" in flags if flags else None
+    return " ".join(values.get("model name", ["CPU"])), values.get("flags", [])
 
 
 def _cgroup_bytes(name: str) -> int | None:

@@ -3,18 +3,27 @@ What gemma-serve adds to each of vLLM's processes, through the entry point `vllm
 
 vLLM's engine and workers are processes of their own; what they are busy with while they start, and
 why they failed, stands only in their logs. The plugin turns those log records into events: one JSON
-line each, in the file that `GEMMA_SERVE_EVENTS` names. Without the variable it does nothing, so
-that another vLLM in the same environment is left alone.
+line each, in the file that `GEMMA_SERVE_EVENTS` names. It also ties each process to the life of the
+one that started it, keeps torch's store from listening on every interface, and has the process
+write its stacks beside the events when it is asked for them. Without the variable it does nothing,
+so that another vLLM in the same environment is left alone.
 """
 
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import json
 import logging
 import os
+import signal
 import time
 from multiprocessing import parent_process
+from pathlib import Path
+from typing import TextIO
+
+from gemma_serve.engine.loopback_store import keep_on_loopback
+from gemma_serve.engine.processes import die_with_parent
 
 EVENTS_VARIABLE = "GEMMA_SERVE_EVENTS"
 
@@ -30,6 +39,8 @@ MARKERS = {
     "EngineCore failed to start.": "failed",
     "WorkerProc failed to start.": "failed",
 }
+# Neither vLLM nor Python uses it; without a handler it would end a process.
+STACKS_SIGNAL = signal.SIGUSR2
 ENGINE_READY_PREFIX = "init engine (profile, create kv cache, warmup model) took"
 
 
@@ -71,11 +82,33 @@ def event_of(record: logging.LogRecord) -> dict[str, object] | None:
     return event
 
 
+# faulthandler writes to a file that has to stay open.
+_stacks: list[TextIO] = []
+
+
 def register() -> None:
-    """Called by vLLM in each process; the server's own needs no events, the launcher is there."""
+    """Called by vLLM in each process; the server's own needs nothing, the launcher is there."""
     path = os.environ.get(EVENTS_VARIABLE)
     if path and parent_process() is not None:
+        die_with_parent()
+        keep_on_loopback()
+        write_stacks_when_asked(stacks_file(path, os.getpid()))
         listen(path)
+
+
+def stacks_file(events: str | Path, pid: int) -> Path:
+    """Where a process writes its stacks; the file is there as soon as it may be asked."""
+    return Path(events).with_name(f"stacks-{pid}.txt")
+
+
+def write_stacks_when_asked(path: Path) -> None:
+    """Write the Python stacks of all threads at STACKS_SIGNAL, also where it hangs in C."""
+    if _stacks:
+        return
+    with contextlib.suppress(OSError):
+        file = path.open("w", encoding="utf-8")
+        faulthandler.register(STACKS_SIGNAL, file=file, all_threads=True)
+        _stacks.append(file)
 
 
 def listen(path: str) -> None:

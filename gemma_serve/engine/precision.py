@@ -50,6 +50,12 @@ def _dtype(context: Context) -> Derived:
         "fp32": "as the profile asks; twice the memory of bf16",
     }[wanted]
     yield Setting("dtype", value, context.origin("dtype"), reason)
+    if value == "bfloat16" and context.on_cpu and context.platform.avx512 is False:
+        # Measured: benchmarks/results/2026-11-29/fp32-c8.json.
+        yield (
+            f"{context.platform.name} has no AVX-512, and computes bf16 the long way: dtype: fp32 "
+            "takes twice the memory, and gave the 270M 2.7 times the tokens/s at 8 clients."
+        )
 
 
 def _quantization(context: Context) -> Derived:
@@ -115,6 +121,11 @@ def _already_quantised(context: Context, method: str) -> Derived:
             f"(Intel Sapphire Rapids or newer), and {context.platform.name} has none; serve a "
             "checkpoint in bf16."
         )
+    if context.on_cpu and checkpoint.is_int4 and context.platform.avx512 is False:
+        raise StartupError(
+            f"{checkpoint.model} has 4-bit weights, for which vLLM's CPU kernel needs AVX-512, and "
+            f"{context.platform.name} has none; serve the checkpoint that it was made of."
+        )
     reason = f"the checkpoint is already quantised ({method}); vLLM reads how from it"
     yield Setting("quantization", None, context.origin("dtype"), reason)
     if wants_fp8 and not checkpoint.is_fp8:
@@ -154,7 +165,12 @@ def _kept_in_bf16(context: Context) -> list[str]:
 
 
 def _kv_cache(context: Context) -> Derived:
-    wanted = context.profile.kv_cache_dtype
+    wanted, platform = context.profile.kv_cache_dtype, context.platform
+    if wanted == "fp8" and context.on_cpu and platform.avx512 is False and platform.amx is False:
+        raise StartupError(
+            "kv_cache_dtype 'fp8' needs AVX-512 or AMX on CPU (vLLM's kernels), and "
+            f"{platform.name} has neither; use kv_cache_dtype: auto."
+        )
     reason = "as the checkpoint computes" if wanted == "auto" else "half the bytes a token of bf16"
     yield Setting("kv_cache_dtype", wanted, context.origin("kv_cache_dtype"), reason)
     hybrid = context.checkpoint.generation is not None and context.checkpoint.sliding_window

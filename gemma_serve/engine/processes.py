@@ -6,29 +6,63 @@ import contextlib
 import ctypes
 import os
 import signal
-from collections.abc import Callable
-from multiprocessing import resource_tracker
+import time
+from collections.abc import Callable, Iterable, Iterator
+from multiprocessing import parent_process, resource_tracker
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any, TypeVar
 
 import psutil
 
 # Source: linux/prctl.h.
+PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 _Started = TypeVar("_Started")
-RESOURCE_TRACKER_WARNING = "ignore::UserWarning:multiprocessing.resource_tracker"
+QUIET = (
+    "ignore::UserWarning:multiprocessing.resource_tracker",
+    # vLLM 0.32 looks at every attribute of torch there, and so at those that torch warns of.
+    "ignore::FutureWarning:vllm.triton_utils.dispatcher",
+)
 # What follows `python -c`; a warning filter may name the module too.
 RESOURCE_TRACKER = "from multiprocessing.resource_tracker"
 # A process that is ending may start another one; those of one that was killed come to us.
 PASSES = 5
 # Source: vLLM 0.32, VLLM_DIST_IDENT in v1/worker/cpu_worker.py and its csrc/cpu/shm.cpp.
 WORKER_MEMORY = "/dev/shm/vllm_dist_"  # noqa: S108
+# Between making its memory and mapping it, a worker that starts looks like one that is gone.
+ABANDONED_S = 60.0
 
 
 def adopt_orphans() -> None:
     """Become the parent of what vLLM's processes leave behind when they die (Linux only)."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def die_with_parent() -> None:
+    """
+    Have the kernel kill this process when the one that started it dies, however it dies (Linux).
+
+    To the kernel the parent is a thread: the one that starts vLLM's processes has to outlive them.
+    A process that hangs, or was stopped, can't watch its parent itself.
+
+    Source: prctl(2), PR_SET_PDEATHSIG
+    """
+    parent = parent_process()
+    if parent is None:
+        return
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent.pid:
+        # It was dead before the kernel was asked, and nobody will tell.
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def run_with_parent(name: str, *args: Any, **kwargs: Any) -> Any:
+    """What a child runs in place of a function (`module:name`) that knows nothing of its parent."""
+    die_with_parent()
+    return resolve_name(name)(*args, **kwargs)
 
 
 def deaf_to_ctrl_c(start: Callable[[], _Started]) -> _Started:
@@ -44,14 +78,16 @@ def deaf_to_ctrl_c(start: Callable[[], _Started]) -> _Started:
     return start()
 
 
-def quiet_resource_tracker() -> None:
+def quiet_children() -> None:
     """
-    Let Python's resource tracker be silent, in all processes that are started from here on.
+    Keep warnings that help nobody out of the log, in all processes that are started from here on.
 
-    It frees the shared memory of vLLM's ended processes, and would warn of it below our last line.
+    Python's resource tracker frees the shared memory of vLLM's ended processes, and would warn of
+    it below our last line.
     """
-    filters = [os.environ.get("PYTHONWARNINGS"), RESOURCE_TRACKER_WARNING]
-    os.environ["PYTHONWARNINGS"] = ",".join(text for text in filters if text)
+    os.environ["PYTHONWARNINGS"] = ",".join(
+        filter(None, [os.environ.get("PYTHONWARNINGS"), *QUIET])
+    )
 
 
 def end_children(grace_s: float) -> None:
@@ -74,19 +110,40 @@ def shared_memory_below() -> frozenset[Path]:
 
     A worker removes it when it ends by itself; one that had to be killed leaves it in /dev/shm.
     """
-    return frozenset(
-        Path(mapped.path)
-        for child in psutil.Process().children(recursive=True)
-        for mapped in _memory_maps(child)
-        if mapped.path.startswith(WORKER_MEMORY)
-    )
+    return _worker_memory_of(psutil.Process().children(recursive=True))
 
 
-def _memory_maps(process: psutil.Process) -> list[Any]:
+def remove_abandoned_memory() -> None:
+    """Remove the shared memory of our user's CPU workers that were killed with their server."""
+    old = [file for file in Path("/").glob(f"{WORKER_MEMORY[1:]}*") if _is_old_and_ours(file)]
+    in_use = _worker_memory_of(psutil.process_iter()) if old else frozenset()
+    for file in set(old) - in_use:
+        with contextlib.suppress(OSError):
+            file.unlink()
+
+
+def _is_old_and_ours(file: Path) -> bool:
     try:
-        return list(process.memory_maps())
-    except psutil.Error:
-        return []
+        found = file.stat()
+    except OSError:
+        return False
+    return found.st_uid == os.getuid() and time.time() - found.st_mtime > ABANDONED_S
+
+
+def _worker_memory_of(processes: Iterable[psutil.Process]) -> frozenset[Path]:
+    return frozenset(Path(path) for process in processes for path in _mapped(process))
+
+
+def _mapped(process: psutil.Process) -> Iterator[str]:
+    # psutil reads smaps, for which the kernel walks through all pages of a model.
+    try:
+        maps = Path(f"/proc/{process.pid}/maps").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return
+    for line in maps.splitlines():
+        _, memory, name = line.partition(WORKER_MEMORY)
+        if memory:
+            yield f"{memory}{name.removesuffix(' (deleted)')}"
 
 
 def _is_ours(process: psutil.Process) -> bool:

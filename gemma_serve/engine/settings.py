@@ -98,6 +98,16 @@ class Context:
         return self.size("tensor_parallel_size") * self.size("pipeline_parallel_size")
 
     @property
+    def num_nodes(self) -> int:
+        """Hosts that share the workers by vLLM's own multi-node start."""
+        return int(self.engine("nnodes", 1))
+
+    @property
+    def num_local_workers(self) -> int:
+        """Worker processes of all replicas on this host; vLLM refuses what does not divide."""
+        return max(1, self.num_workers * self.size("data_parallel_size") // self.num_nodes)
+
+    @property
     def text_only(self) -> bool:
         """Whether nothing but text can reach the model."""
         derived = dict.fromkeys(self.checkpoint.modalities, 0) | {"image": self.profile.max_images}

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 _HEADER_LENGTH_BYTES = 8
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+_PICKLED_FORMATS = ("pt", "npcache")
 
 
 def check_servable(checkpoint: Checkpoint, profile: Profile) -> None:
@@ -23,16 +24,32 @@ def check_servable(checkpoint: Checkpoint, profile: Profile) -> None:
     Refuse a checkpoint that the engine would refuse later, or serve wrongly.
 
     Raises:
-        ModelError: Not Gemma, not generative, heads that do not divide, or no usable weights.
+        ModelError: Not Gemma, not generative, heads that do not divide, no usable weights, or
+            code that would be run.
     """
     if not profile.allow_other_models:
         _check_is_gemma(checkpoint)
+    _check_runs_no_code(profile)
     size = profile.engine.get("tensor_parallel_size", profile.tensor_parallel_size)
     _check_heads_divide(checkpoint, size)
     load_format = profile.engine.get("load_format", "auto")
     own_loader = load_format not in ("auto", "hf", "safetensors", "bitsandbytes")
     if checkpoint.path is not None and not own_loader and checkpoint.quant_method != "gguf":
         check_weights(checkpoint.model, checkpoint.path)
+
+
+def _check_runs_no_code(profile: Profile) -> None:
+    if profile.engine.get("trust_remote_code") and not profile.allow_other_models:
+        raise ModelError(
+            "engine.trust_remote_code true runs code from the model's repository, and no Gemma "
+            "needs any; remove it, or set allow_other_models: true."
+        )
+    load_format = profile.engine.get("load_format")
+    if load_format in _PICKLED_FORMATS:
+        raise ModelError(
+            f"engine.load_format {load_format!r} reads pickled weights, which can run code when "
+            "they are loaded; convert them to safetensors."
+        )
 
 
 def _check_is_gemma(checkpoint: Checkpoint) -> None:

@@ -171,13 +171,22 @@ def _fit(values: torch.Tensor, peak: torch.Tensor, level: int) -> Grid:
     steps = quotient.round()
     near = ((quotient - steps).abs() <= _NEAR) & (steps >= LOWEST) & (steps <= HIGHEST)
     # Of w = 0 and q = 0 nothing follows for the scale; one of both alone can't be.
-    free = (steps == 0) & (values == 0)
-    possible = near & (free | ((steps != 0) & (values != 0)))
+    possible = near & ((steps == 0) == (values == 0))
+    # Nearly every block of a checkpoint that is no QAT ends here, without its bounds.
+    left = possible.all(1).nonzero().squeeze(1)
+    low, high = _scale_bounds(values[left], steps[left])
+    scale, on_grid = torch.ones(len(values)), torch.zeros(len(values), dtype=torch.bool)
+    scale[left], on_grid[left] = (low + high) / 2, low <= high
+    return Grid(steps.to(torch.int8), scale.to(torch.bfloat16), on_grid)
+
+
+def _scale_bounds(values: torch.Tensor, steps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The least and the largest scale that every weight of a block allows; (blocks,) each."""
+    free = steps == 0
     bounds = torch.stack([bound / steps for bound in _rounded_from(values)])
     low = torch.where(free, -torch.inf, bounds.amin(0)).amax(1)
     high = torch.where(free, torch.inf, bounds.amax(0)).amin(1)
-    on_grid = possible.all(1) & (low <= high)
-    return Grid(steps.to(torch.int8), ((low + high) / 2).to(torch.bfloat16), on_grid)
+    return low, high
 
 
 def _rounded_from(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

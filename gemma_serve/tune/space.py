@@ -93,7 +93,17 @@ def changes_to_try(plan: Plan, demand: Demand, permitted: Permitted) -> list[Cha
     """
     start = _Start(plan, demand, permitted, plan.resolved.engine_kwargs())
     order = (
-        (_threads, _compile, _weights, _kv_cache, _batched_tokens, _seqs, _ngram, _front_end)
+        (
+            _threads,
+            _precision,
+            _compile,
+            _weights,
+            _kv_cache,
+            _batched_tokens,
+            _seqs,
+            _ngram,
+            _front_end,
+        )
         if start.on_cpu
         else (_weights, _batched_tokens, _seqs, _kv_cache, _compile, _ngram)
     )
@@ -140,6 +150,12 @@ def _front_end(start: _Start) -> Iterator[Change]:
         yield Change("one core for the front end", {BINDING: ONE_CORE_LESS}, why)
 
 
+def _precision(start: _Start) -> Iterator[Change]:
+    if start.plan.platform.avx512 is False and start.engine.get("dtype") == "bfloat16":
+        why = "this CPU has no instructions for bf16, and computes it the long way"
+        yield Change("fp32", {"dtype": "fp32"}, why)
+
+
 def _compile(start: _Start) -> Iterator[Change]:
     if start.engine.get("enforce_eager"):
         why = "compiled kernels; the start takes longer, once"
@@ -161,6 +177,9 @@ def _weights(start: _Start) -> Iterator[Change]:
 
 
 def _kv_cache(start: _Start) -> Iterator[Change]:
+    platform = start.plan.platform
+    if platform.avx512 is False and platform.amx is False:
+        return  # vLLM has no kernel for it
     if start.engine.get("kv_cache_dtype", "auto") == "auto":
         why = "half the bytes a token of context, so more requests fit"
         yield Change("FP8 KV cache", {"kv_cache_dtype": "fp8"}, why, lossy=True)

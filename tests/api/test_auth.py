@@ -8,7 +8,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from gemma_serve.api.app import OPEN_PATHS, build_app
-from gemma_serve.api.keys import read_keys
+from gemma_serve.api.keys import KeyRing, read_keys
 from gemma_serve.api.state import ServerState
 from gemma_serve.engine.timeline import Timeline
 from gemma_serve.errors import ProfileError
@@ -20,8 +20,8 @@ KEY = "correct-horse"
 @pytest.fixture
 def client() -> TestClient:
     """The app of a server that is still starting, with one key."""
-    state = ServerState(Profile(model="tiny"), Timeline())
-    return TestClient(build_app(state, read_keys(None, {"GEMMA_SERVE_API_KEYS": KEY})))
+    keys = KeyRing(None, {"GEMMA_SERVE_API_KEYS": KEY})
+    return TestClient(build_app(ServerState(Profile(model="tiny"), Timeline(), keys=keys)))
 
 
 def routes(client: TestClient) -> list[tuple[str, str]]:
@@ -109,7 +109,7 @@ def test_keys_from_file_and_environment(tmp_path: Path) -> None:
     assert read_keys(str(file), {"GEMMA_SERVE_API_KEYS": "three,,two"}) == read_keys(
         None, {"GEMMA_SERVE_API_KEYS": "one,two,three"}
     )
-    assert read_keys(None, {}) == frozenset()
+    assert read_keys(None, {}) == {}
 
 
 def test_a_keys_file_must_hold_keys(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.servers import Server
 
 SECRET = "xylophone-zeppelin"
+IDLE_S, SILENT_S = 60, 15
 
 
 @pytest.fixture
@@ -41,7 +42,21 @@ def chat(text: str, **more: object) -> dict[str, object]:
 def test_probes(http: httpx.Client, path: str) -> None:
     """Every probe of a ready server is 200."""
     answer = http.get(path)
-    assert (answer.status_code, answer.json()) == (200, {"status": "ready"})
+    more = {"engine", "event_loop_lag_s"} if path == "/livez" else set()
+    assert (answer.status_code, answer.json()["status"]) == (200, "ready")
+    assert answer.json().keys() == {"status"} | more
+
+
+def test_an_idle_engine_answers_pings(http: httpx.Client) -> None:
+    """/livez says that the engine has nothing to do, and when it last gave a sign of life."""
+    deadline_s = time.monotonic() + IDLE_S
+    # A request whose client has just left may still run, and pings come each third of stall_s.
+    while (engine := http.get("/livez").json()["engine"])["progress"] != "idle" or (
+        engine["silent_s"] >= SILENT_S
+    ):
+        assert time.monotonic() < deadline_s, engine
+        time.sleep(0.5)
+    assert samples(http)["gemma_serve_engine_stalled",] == 0.0
 
 
 def test_info(http: httpx.Client) -> None:
@@ -60,7 +75,7 @@ def test_info(http: httpx.Client) -> None:
 
 
 def test_docs(http: httpx.Client) -> None:
-    """/docs shows the routes, and the OpenAPI document describes their bodies."""
+    """/docs shows the routes, and the OpenAPI document the bodies of those that have one."""
     assert http.get("/docs").status_code == 200
     document = http.get("/openapi.json").json()
     assert {
@@ -97,6 +112,8 @@ def test_docs(http: httpx.Client) -> None:
         *versions,
     } == {path for path in document["paths"] if path.startswith("/v2")}
     assert "messages" in document["components"]["schemas"]["ChatRequest"]["properties"]
+    for path in ("/v2/health/live", "/v2/health/ready", f"{model}/ready", "/metrics"):
+        assert "content" not in document["paths"][path]["get"]["responses"]["200"]
 
 
 def test_tokenize_and_back(http: httpx.Client) -> None:

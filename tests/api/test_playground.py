@@ -8,7 +8,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from gemma_serve.api.app import build_app
-from gemma_serve.api.keys import read_keys
+from gemma_serve.api.keys import KeyRing
 from gemma_serve.api.playground import OPEN_PATHS
 from gemma_serve.api.state import ServerState
 from gemma_serve.engine.timeline import Timeline
@@ -38,8 +38,8 @@ def client(*, playground: bool, key: str = "") -> TestClient:
     """The app of a server that is still starting."""
     server = {"playground": playground}
     profile = Profile.model_validate({"model": "tiny", "server": server})
-    keys = read_keys(None, {"GEMMA_SERVE_API_KEYS": key})
-    return TestClient(build_app(ServerState(profile, Timeline()), keys))
+    keys = KeyRing(None, {"GEMMA_SERVE_API_KEYS": key})
+    return TestClient(build_app(ServerState(profile, Timeline(), keys=keys)))
 
 
 @pytest.mark.parametrize("path", FILES)

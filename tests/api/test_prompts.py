@@ -647,6 +647,7 @@ def strict(
         "chat.merge_turns=false",
         "chat.tool_call_parser=gemma4",
         "limits.max_tokens=5",
+        "limits.max_body_bytes=67108864",
         f"model={eos_only}",
     ]
     log = tmp_path_factory.mktemp("log") / "strict.log"

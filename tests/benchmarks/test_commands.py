@@ -20,7 +20,8 @@ from benchmarks.load.calibrate import null_server
 from benchmarks.load.null_server import Pace
 from benchmarks.records import Run, Sweep
 
-COMMANDS = ["run", "sweep", "compare", "judge", "report", "calibrate", "nullserver", "workload"]
+COMMANDS = ["run", "replay", "sweep", "compare", "judge", "report", "calibrate", "nullserver"]
+COMMANDS += ["workload"]
 BOUND_S = 120
 
 
@@ -141,6 +142,35 @@ def test_invalid_run_says_so_first_and_exits_with_3(url: str, tmp_path: Path) ->
     assert "timeout" in done.stdout
 
 
+def test_replay_of_a_flight_record(url: str, tmp_path: Path) -> None:
+    """A record's requests are sent at its times, without what generated nothing, and faster."""
+    rows = [
+        {"timestamp": 1_000.0, "input_length": 600, "output_length": 8, "status": "200"},
+        {"timestamp": 1_100.0, "input_length": 20, "output_length": 0, "status": "200"},
+        {"timestamp": 1_200.0, "input_length": 20, "output_length": 0, "status": "400"},
+        {"timestamp": 1_400.0, "input_length": 30, "output_length": 0, "status": "499"},
+        {"timestamp": 1_800.0, "input_length": 600, "output_length": 4, "status": "OK"},
+        {"timestamp": 9_000.0, "input_length": 5, "output_length": 1, "status": "200"},
+    ]
+    flight = tmp_path / "flight.jsonl"
+    for row in rows:
+        row["hash_ids"] = [7, 8] if row["input_length"] == 600 else [9]
+    flight.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    out = tmp_path / "out"
+    done = bench("replay", flight, url, "--speed", "4", "--limit", "3", "--warm-up", "0",
+                 "--out", out)  # fmt: skip
+
+    assert_honest(done, out / "run.json")
+    sent = [json.loads(line) for line in (out / "workload.jsonl").read_text().splitlines()]
+    assert [(item["at_s"], item["max_tokens"]) for item in sent] == [(0, 8), (0.1, 1), (0.2, 4)]
+    prompts = [item["prompt_token_ids"] for item in sent]
+    assert [len(prompt) for prompt in prompts] == [600, 30, 600]
+    assert {prompt[0] for prompt in prompts} == {2}
+    assert prompts[0] == prompts[2]
+    lines = [json.loads(line) for line in (out / "requests.jsonl").read_text().splitlines()]
+    assert [round(line["sched_s"], 3) for line in lines] == [0, 0.1, 0.2]
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
@@ -152,6 +182,8 @@ def test_invalid_run_says_so_first_and_exits_with_3(url: str, tmp_path: Path) ->
         (["run", "--set", "x"], "--set x is no KEY=VALUE"),
         (["run", "--slo", "fast"], "fast"),
         (["run", "--protocol", "grpc"], "--protocol grpc is unknown; use openai-chat"),
+        (["replay", "no-such.jsonl"], "no-such.jsonl is no flight record, whose lines have"),
+        (["replay", "pyproject.toml"], "pyproject.toml is no flight record, whose lines have"),
         (["sweep"], "give one of --levels 1,2,4, --knee and --goodput"),
         (["schema", "judge"], "schema judge is unknown"),
     ],

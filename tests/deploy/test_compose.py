@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from gemma_serve.profile.load import load_profile
+from gemma_serve.profile.schema import MAX_BODY_BYTES_WITH_IMAGES
 from tests.deploy.manifests import ROOT
 
 COMPOSE = ROOT / "deploy" / "compose"
@@ -77,7 +78,7 @@ def test_server_is_started_as_the_others_expect_it() -> None:
     assert f"gemma-serve:{profile.server.metrics_port}" in targets
     assert f"http://gemma-serve:{profile.server.port};" in nginx
     assert f"grpc://gemma-serve:{profile.server.grpc_port};" in nginx
-    assert f"client_max_body_size {profile.limits.max_body_bytes // 2**20}m;" in nginx
+    assert f"client_max_body_size {MAX_BODY_BYTES_WITH_IMAGES // 2**20}m;" in nginx
     assert profile.server.api_keys_file == "/run/secrets/api-keys"
 
 

@@ -16,9 +16,12 @@ import pytest
 from tests.deploy.manifests import ROOT
 
 BIN = Path(sys.executable).parent
-DOCKER = ROOT / "deploy" / "docker"
+DEPLOY = ROOT / "deploy"
+DOCKER = DEPLOY / "docker"
 DOCKERFILES = {name: DOCKER / name for name in ("Dockerfile", "Dockerfile.cpu")}
-SCRIPTS = sorted([*DOCKER.rglob("*.sh"), *(ROOT / "deploy" / "compose").glob("*.sh")])
+SCRIPTS = sorted(
+    path for name in ("docker", "compose", "replicas") for path in (DEPLOY / name).rglob("*.sh")
+)
 # In the index, or new and not ignored.
 KNOWN = ("--cached", "--others", "--exclude-standard")
 each_dockerfile = pytest.mark.parametrize("name", DOCKERFILES)

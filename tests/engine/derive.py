@@ -26,6 +26,7 @@ FIELDS = frozenset(
         "quantization",
         "quantization_config",
         "load_format",
+        "structured_outputs_config",
         "config_format",
         "mm_processor_kwargs",
         "override_generation_config",

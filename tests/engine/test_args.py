@@ -24,6 +24,7 @@ from tests.engine.derive import (
 
 SMALL = "google/gemma-3-270m-it"
 BLOCK_FP8 = {"quant_method": "fp8", "weight_block_size": [128, 128]}
+TWO_NODES = {"nnodes": 2, "master_addr": "10.0.0.1"}
 INT4 = {"quant_method": "gptq", "bits": 4}
 FROM_IMAGES = ["*vision_tower*", "*embed_vision*", "*vision_embedder*"]
 FROM_AUDIO = ["*audio_tower*", "*embed_audio*"]
@@ -60,7 +61,9 @@ def test_environment_of_a_cpu_server(tmp_path: Path) -> None:
         "VLLM_NO_USAGE_STATS": "1",
         "DO_NOT_TRACK": "1",
         "VLLM_HOST_IP": "127.0.0.1",
+        "GLOO_SOCKET_IFNAME": "lo",
         "VLLM_LOGGING_LEVEL": "ERROR",
+        "VLLM_MAX_STOP_STRINGS": "1000000",
         "VLLM_CPU_OMP_THREADS_BIND": "0-1",
     }
 
@@ -102,10 +105,23 @@ def test_profile_wins_over_the_operator(tmp_path: Path) -> None:
     assert env_setting(resolved, "MY_VARIABLE").value == "1"
 
 
-def test_workers_on_other_hosts_get_no_loopback_address(tmp_path: Path) -> None:
-    """Loopback is for one host; Ray may spread the workers."""
-    resolved = derive(tmp_path, "h100", model=SMALL, distributed_executor_backend="ray")
+@pytest.mark.parametrize("keys", [{"distributed_executor_backend": "ray"}, {"engine": TWO_NODES}])
+def test_workers_on_other_hosts_get_no_loopback_address(
+    tmp_path: Path, keys: dict[str, Any]
+) -> None:
+    """Loopback is for one host; Ray may spread the workers, and so does vLLM itself."""
+    resolved = derive(tmp_path, "h100", model=SMALL, tensor_parallel_size=2, **keys)
     assert "VLLM_HOST_IP" not in resolved.env_dict()
+
+
+def test_a_node_has_its_share_of_the_workers(tmp_path: Path) -> None:
+    """Cores and KV cache of a machine are for the workers that run on it."""
+    alone = derive(tmp_path, EIGHT_CORES, model=SMALL, tensor_parallel_size=1)
+    of_two = derive(tmp_path, EIGHT_CORES, model=SMALL, tensor_parallel_size=2, engine=TWO_NODES)
+    binding, cache = "VLLM_CPU_OMP_THREADS_BIND", "kv_cache_memory_bytes"
+    assert of_two.env_dict()[binding] == alone.env_dict()[binding]
+    assert of_two.engine_kwargs()[cache] == alone.engine_kwargs()[cache]
+    assert of_two.engine_kwargs()["nnodes"] == 2
 
 
 # --- precision
@@ -196,6 +212,36 @@ def test_block_fp8_on_a_cpu_without_amx_is_refused(tmp_path: Path) -> None:
     )
 
 
+def test_4_bit_weights_on_a_cpu_with_narrow_vectors_are_refused(tmp_path: Path) -> None:
+    """vLLM's kernel for them is built for AVX-512 alone, and would fail with the first request."""
+    narrow = dataclasses.replace(TWO_CORES, amx=False, avx512=False)
+    assert refusal(tmp_path, narrow, checkpoint=quantised(INT4), model="someone/model") == (
+        "someone/model has 4-bit weights, for which vLLM's CPU kernel needs AVX-512, and "
+        f"{narrow.name} has none; serve the checkpoint that it was made of."
+    )
+
+
+def test_fp8_kv_cache_on_a_cpu_with_narrow_vectors_is_refused(tmp_path: Path) -> None:
+    """vLLM has kernels for it with AVX-512 or AMX, and would fail after it has loaded."""
+    narrow = dataclasses.replace(TWO_CORES, amx=False, avx512=False)
+    assert refusal(tmp_path, narrow, model=SMALL, kv_cache_dtype="fp8") == (
+        f"kv_cache_dtype 'fp8' needs AVX-512 or AMX on CPU (vLLM's kernels), and {narrow.name} has "
+        "neither; use kv_cache_dtype: auto."
+    )
+
+
+def test_bf16_on_a_cpu_with_narrow_vectors_is_named(tmp_path: Path) -> None:
+    """It runs, slower than fp32, which `check` and the start say; no other CPU is spoken of."""
+    narrow = dataclasses.replace(TWO_CORES, avx512=False)
+    for platform, dtype, named in (
+        (narrow, "bf16", True),
+        (narrow, "fp32", False),
+        (TWO_CORES, "bf16", False),
+    ):
+        notes = derive(tmp_path, platform, model=SMALL, dtype=dtype).notes
+        assert any("computes bf16 the long way" in note for note in notes) is named
+
+
 def test_bf16_on_an_old_gpu_is_refused(tmp_path: Path) -> None:
     """A GPU before Ampere has no bf16."""
     assert refusal(tmp_path, T4, model=SMALL) == (
@@ -243,6 +289,12 @@ def test_fp8_kv_cache_names_the_finer_option(tmp_path: Path) -> None:
             TWO_CORES,
             {"distributed_executor_backend": "ray"},
             "distributed_executor_backend 'ray' can't run on CPU; use mp, or leave it out.",
+        ),
+        (
+            TWO_CORES,
+            {"engine": TWO_NODES | {"node_rank": 1}},
+            "engine.node_rank 1 is a node that answers no requests; serve node 0, and start "
+            "the others with vLLM's own 'vllm serve --headless'.",
         ),
     ],
 )

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import pkgutil
 import re
+import sys
 from http import HTTPStatus
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,19 +18,30 @@ from typing import Any
 
 import pytest
 
+from gemma_serve.engine import request_limits
 from gemma_serve.engine import vllm as door
 from gemma_serve.engine.capacity import _GPU_MEMORY_UTILIZATION
 from gemma_serve.engine.requirements import _PLUGINS
 from gemma_serve.engine.vllm import (
+    children,
+    endings,
     engine,
     errors,
     fields,
+    grammars,
     logprobs,
     protocol,
     render,
     renderer,
+    steps,
 )
-from gemma_serve.errors import InternalError, NotFoundError, RequestError, UnavailableError
+from gemma_serve.errors import (
+    GemmaServeError,
+    InternalError,
+    NotFoundError,
+    RequestError,
+    UnavailableError,
+)
 from gemma_serve.gemma.family import REASONING_PARSERS, TOOL_CALL_PARSERS
 
 # What engine/args.py and its siblings set, in the words of AsyncEngineArgs.
@@ -40,7 +53,7 @@ ENGINE_ARGS = [
     *("language_model_only", "limit_mm_per_prompt", "speculative_config", "reasoning_parser"),
     *("enable_lora", "max_loras", "max_lora_rank"),
     *("max_num_queued_reqs", "max_num_queued_tokens", "scheduling_policy"),
-    *("mm_processor_kwargs", "override_generation_config"),
+    *("mm_processor_kwargs", "override_generation_config", "structured_outputs_config"),
 ]
 # What engine/serving.py sets for the serving objects, and what `wire` sets itself.
 FRONTEND_ARGS = [
@@ -106,14 +119,16 @@ def test_version() -> None:
 
 def test_engine_is_made_from_engine_args() -> None:
     """AsyncLLMEngine.from_engine_args takes the arguments and the usage context."""
-    assert {"engine_args", "usage_context"} <= {*parameters(engine.AsyncLLMEngine.from_engine_args)}
+    assert {"engine_args", "usage_context"} <= {
+        *parameters(grammars.AsyncLLMEngine.from_engine_args)
+    }
     assert engine.UsageContext.OPENAI_API_SERVER.value == "OPENAI_API_SERVER"
 
 
 def test_engine_config_is_made_by_a_method() -> None:
     """The timeline times create_engine_config, which from_engine_args calls."""
     assert "engine_args.create_engine_config(" in inspect.getsource(
-        engine.AsyncLLMEngine.from_engine_args
+        grammars.AsyncLLMEngine.from_engine_args
     )
 
 
@@ -130,7 +145,7 @@ def test_share_of_a_gpu() -> None:
 
 def test_engine_client() -> None:
     """The running engine says whether it is dead, what it can do, and can be stopped in time."""
-    client = engine.AsyncLLMEngine
+    client = grammars.AsyncLLMEngine
 
     assert isinstance(client.errored, property)
     assert inspect.iscoroutinefunction(client.get_supported_tasks)
@@ -271,7 +286,7 @@ def test_stop_ids_are_read_from_the_input_processor() -> None:
 
     assert "self.generation_config_fields = " in source
     assert re.search(r"update_from_generation_config\(\s*self\.generation_config_fields", source)
-    assert "self.input_processor = " in inspect.getsource(engine.AsyncLLMEngine.__init__)
+    assert "self.input_processor = " in inspect.getsource(grammars.AsyncLLMEngine.__init__)
 
 
 def test_render_without_an_engine() -> None:
@@ -338,6 +353,58 @@ def test_parsers_of_a_generation_exist(parsers: dict[Any, str], registry: tuple[
     assert all(f'"{parser}"' in registered for parser in parsers.values())
 
 
+# --- structured outputs
+
+
+def test_structured_outputs_are_checked_by_the_function_that_we_replace() -> None:
+    """Whoever checks one looks the function up when it is called, and compiles nothing besides."""
+    line = "from vllm.v1.structured_output.backend_xgrammar import validate_xgrammar_grammar"
+    for parts in (
+        ("sampling_params.py",),
+        ("entrypoints", "generate", "base", "protocol.py"),
+        ("parser", "abstract_parser.py"),
+    ):
+        source = vllm_source(*parts)
+        assert f"        {line}\n" in source or f"    {line}\n" in source
+        assert f"\n{line}\n" not in source
+    replaced = grammars.backend_xgrammar.validate_xgrammar_grammar
+    assert len(parameters(replaced)) == len(parameters(grammars.check_words)) == 1
+
+
+def test_every_request_is_added_by_the_method_that_we_override() -> None:
+    """`generate` adds a request with its id, prompt and parameters first."""
+    vllm_engine = of_vllm("vllm:AsyncLLMEngine")
+    assert parameters(vllm_engine.add_request)[:3] == ["request_id", "prompt", "params"]
+    assert "await self.add_request(" in inspect.getsource(vllm_engine.generate)
+
+
+def test_grammars_are_compiled_as_we_compile_them() -> None:
+    """The engine's backend compiles each kind by the functions that our process calls."""
+    backend = inspect.getsource(grammars.backend_xgrammar.XgrammarBackend.compile_grammar)
+    for call in (
+        *("compile_json_schema(", "compile_regex,", "compile_grammar(", "compile_lark("),
+        *("compile_structural_tag(tags, ", "any_whitespace=not self.disable_any_whitespace"),
+        'separators = (",", ":") if self.disable_any_whitespace else None',
+    ):
+        assert call in backend
+
+
+def test_room_of_the_kernels() -> None:
+    """More than these end the engine on a GPU, or are refused later."""
+    biases = vllm_source("v1", "worker", "gpu", "sample", "logit_bias.py")
+    for name, room in (
+        ("MAX_NUM_ALLOWED_TOKEN_IDS", request_limits.MAX_TOKEN_IDS),
+        ("MAX_NUM_LOGIT_BIAS_TOKENS", request_limits.MAX_TOKEN_IDS),
+        ("MAX_NUM_STOP_TOKEN_IDS", request_limits.MAX_STOP_TOKEN_IDS),
+    ):
+        assert f"{name} = {room}\n" in biases
+    params = of_vllm("vllm:sampling_params")
+    assert params.MAX_LOGPROB_TOKEN_IDS == request_limits.MAX_LOGPROB_TOKEN_IDS
+    envs = vllm_source("envs.py")
+    assert "VLLM_MAX_STOP_STRINGS: int = 4\n" in envs
+    assert f"VLLM_MAX_NUM_BAD_WORDS: int = {request_limits.MAX_BAD_WORDS}\n" in envs
+
+
 # --- errors
 
 
@@ -354,11 +421,80 @@ def test_parsers_of_a_generation_exist(parsers: dict[Any, str], registry: tuple[
 def test_error_response(status: HTTPStatus, kind: type[Exception], code: str | None) -> None:
     """vLLM's error answer, alone or in a stream, becomes an error of ours with its message."""
     answer = errors.create_error_response("It is so.", "SomeError", status, param="top_p")
-    error = door.refusal_in_event(f"data: {answer.model_dump_json()}\n\n")
+    serving = of_vllm("vllm.entrypoints.openai.chat_completion.serving:OpenAIServingChat")
+    chat = object.__new__(serving)
+    endings.let_failures_out(chat)
+    with pytest.raises(GemmaServeError) as raised, door.translated():
+        chat.create_streaming_error_response("It is so.", "SomeError", status, param="top_p")
+    error = raised.value
 
     assert isinstance(answer, errors.ErrorResponse)
     assert type(error) is kind
-    assert (error.message, error.code) == ("It is so.", code)
+    # What failed inside is for the log.
+    inside = "The engine failed on this request; its log has the details."
+    assert (error.message, error.code) == (inside if kind is InternalError else "It is so.", code)
+
+
+@pytest.mark.parametrize("name", engine.GENERATING)
+def test_failures_leave_vllms_streams(name: str) -> None:
+    """Each serving object looks for failures, and writes them, through the methods we replace."""
+    serving = of_vllm(SERVING[name][0])
+    text = "".join(
+        inspect.getsource(sys.modules[base.__module__])
+        for base in serving.__mro__
+        if base.__module__.startswith("vllm.entrypoints")
+    )
+    assert "self._raise_if_error(output.finish_reason, " in text
+    assert "self.create_streaming_error_response(" in text
+    assert parameters(serving._raise_if_error) == ["finish_reason", "request_id"]
+    assert parameters(serving.create_streaming_error_response)[0] == "message"
+
+
+def test_aborted_request() -> None:
+    """An abort in the engine is the server's fault, and so is a failure: neither is a finish."""
+    with pytest.raises(UnavailableError) as gone:
+        endings.raise_if_unfinished("abort")
+    assert gone.value.code == "engine_dead"
+    with pytest.raises(InternalError):
+        endings.raise_if_unfinished("error")
+    for reason in (None, "stop", "length"):
+        endings.raise_if_unfinished(reason)
+
+
+def test_requests_are_given_up() -> None:
+    """The launcher ends requests as a dead engine does; vLLM wraps what it does not know."""
+    processor = of_vllm("vllm.v1.engine.output_processor:OutputProcessor")
+    assert parameters(processor.propagate_error) == ["e"]
+    wrapped = errors.EngineGenerateError()
+    wrapped.__cause__ = UnavailableError("It drains.", code="draining")
+    assert door.translate(wrapped) is wrapped.__cause__
+
+
+@pytest.mark.parametrize("name", children.STARTED)
+def test_started_processes(name: str) -> None:
+    """vLLM starts its processes with these functions, found on their class at that moment."""
+    module, _, function = name.partition(":")
+    assert inspect.isfunction(pkgutil.resolve_name(name))
+    starts = [vllm_source("v1", "engine", file) for file in ("utils.py", "coordinator.py")]
+    assert any(f"target={function}," in text for text in starts), module
+
+
+def test_signs_of_life() -> None:
+    """The watchdog pings by a call that each engine core answers, and hears of its steps."""
+    client = of_vllm("vllm:AsyncLLMEngine")
+    assert 'call_utility_consensus_async("get_weight_version")' in vllm_source(
+        "v1", "engine", "core_client.py"
+    )
+    assert inspect.iscoroutinefunction(client.get_weight_version)
+    assert callable(client.get_num_unfinished_requests)
+    assert "stat_loggers" in parameters(client.from_engine_args)
+    recorder = steps.Steps().recorder(None, 3)
+    assert isinstance(recorder, of_vllm("vllm.v1.metrics.loggers:StatLoggerBase"))
+    assert parameters(type(recorder).record) == parameters(
+        of_vllm("vllm.v1.metrics.loggers:StatLoggerBase").record
+    )
+    recorder.record(None, None)
+    assert recorder.as_dict()["waiting"] == 0
 
 
 def test_dead_engine() -> None:

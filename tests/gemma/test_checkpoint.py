@@ -397,3 +397,23 @@ def test_impossible_id_is_not_a_stack_trace() -> None:
     assert refusal("google/gemma 3").startswith(
         "Model 'google/gemma 3' is neither a local directory nor a repository"
     )
+
+
+@pytest.mark.parametrize(
+    ("engine", "sentence"),
+    [
+        (
+            {"trust_remote_code": True},
+            "engine.trust_remote_code true runs code from the model's repository, and no Gemma "
+            "needs any; remove it, or set allow_other_models: true.",
+        ),
+        (
+            {"load_format": "pt"},
+            "engine.load_format 'pt' reads pickled weights, which can run code when they are "
+            "loaded; convert them to safetensors.",
+        ),
+    ],
+)
+def test_code_of_the_model_is_refused(tiny: Path, engine: dict[str, Any], sentence: str) -> None:
+    """Nothing that comes with a checkpoint is run."""
+    assert refusal(tiny, engine=engine) == sentence

@@ -1,6 +1,6 @@
 """
 Draws docs/images/playground-*.png from a running server with the playground on:
-`python -m tests.playground.screenshots http://127.0.0.1:8000 "Name three rivers." 1`.
+`python -m tests.playground.screenshots http://127.0.0.1:8000 "What is a lighthouse?" 2`.
 """
 
 from __future__ import annotations

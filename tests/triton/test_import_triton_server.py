@@ -52,5 +52,5 @@ def test_clients_of_a_python_backend(
         "stream",
     ]
     # triton.inference_trace, which the repository had as enable_inference_trace.
-    assert "trip-7" in server.output()
+    server.wait_for("trip-7")
     assert "Rome is" not in server.output()

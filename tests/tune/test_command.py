@@ -29,11 +29,12 @@ def test_dry_run_lists_the_trials(tmp_path: Path) -> None:
     words = [sys.executable, "-m", "gemma_serve", "tune", PROFILE, "--dry-run", "--json"]
     done = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path, check=True)
     said = json.loads(done.stdout)
-    assert said["trials"][0] == {
+    # After fp32, on a CPU without AVX-512.
+    assert {
         "setting": "compile",
         "keys": {"engine.enforce_eager": False},
         "why": "compiled kernels; the start takes longer, once",
-    }
+    } in said["trials"][:2]
     assert said["vllm_defaults"]["env.VLLM_CPU_OMP_THREADS_BIND"] == "auto"
     assert "settings to try; a comparison takes about" in said["estimate"]
     assert list(tmp_path.iterdir()) == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,13 @@ def test_order_on_cpu(tmp_path: Path) -> None:
         "speculative ngram",
         "one core for the front end",
     ]
+
+
+def test_cpu_with_narrow_vectors(tmp_path: Path) -> None:
+    """Without AVX-512 bf16 is computed the long way, so that fp32 is tried; FP8 KV can't run."""
+    narrow = dataclasses.replace(TWO_CORES, amx=False, avx512=False)
+    found = names(tmp_path, narrow, EIGHT_CLIENTS, engine=EAGER)
+    assert found == ["fp32", "compile", "speculative ngram", "one core for the front end"]
 
 
 def test_order_on_cuda(tmp_path: Path) -> None:

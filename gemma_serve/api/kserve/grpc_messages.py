@@ -7,6 +7,7 @@ from typing import Any
 
 from tritonclient.grpc import service_pb2 as pb
 
+from gemma_serve.api.keys import Key
 from gemma_serve.api.kserve.service import InferRequest, InferResponse
 from gemma_serve.errors import RequestError
 from gemma_serve.triton.tensors import (
@@ -49,6 +50,7 @@ def read_request(
     timeout_s: float | None,
     request_id: str,
     trace_headers: Mapping[str, str],
+    key: Key | None,
 ) -> InferRequest:
     """
     A ModelInferRequest.
@@ -75,6 +77,7 @@ def read_request(
         timeout_s,
         request_id,
         trace_headers,
+        key,
     )
 
 

@@ -11,8 +11,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from gemma_serve.api.json_body import read_json
 from gemma_serve.api.kserve.service import InferRequest, InferResponse
 from gemma_serve.errors import RequestError
+from gemma_serve.profile.schema import Limits
 from gemma_serve.triton.contracts import Contract
 from gemma_serve.triton.contracts.check import specs_of, tensor_of
 from gemma_serve.triton.tensors import (
@@ -45,7 +47,7 @@ class BinaryOutputs:
 
 
 def read_infer(
-    body: bytes, header_length: str | None, model: str, version: str
+    body: bytes, header_length: str | None, model: str, version: str, limits: Limits
 ) -> tuple[InferRequest, BinaryOutputs]:
     """
     The request of /infer: JSON, and the bytes of its tensors after it.
@@ -54,14 +56,14 @@ def read_infer(
         header_length: The Inference-Header-Content-Length header; 0 makes the whole body the text.
 
     Raises:
-        RequestError: it is no JSON, or not what the protocol says.
+        RequestError: it is no JSON, over a limit, or not what the protocol says.
     """
     if header_length is not None and header_length.strip() == "0":
         # Triton's raw binary request: the body is the only input's one element.
         text = Tensor("text_input", "BYTES", (1,), (body,))
         return InferRequest(model, version, [text], may_stream=False), BinaryOutputs(True, {})
     head, rest = _split(body, header_length)
-    sent = _parse(head)
+    sent = _parse(head, limits)
     parameters = _object(sent, "parameters")
     inputs, outputs = _list(sent, "inputs"), _list(sent, "outputs")
     if not inputs:
@@ -156,21 +158,27 @@ def _tensors(inputs: list[JsonObject], rest: memoryview) -> Iterator[Tensor]:
 # --- the repository's index
 
 
-def read_index(body: bytes) -> bool:
+def read_index(body: bytes, limits: Limits) -> bool:
     """
     Whether only models that are ready are asked for; an empty body asks for all.
 
     Raises:
         RequestError: the body is neither empty nor a JSON object.
     """
-    return bool(body.strip()) and _parse(body).get("ready") is True
+    return bool(body.strip()) and _parse(body, limits).get("ready") is True
 
 
 # --- generate
 
 
 def read_generate(
-    contract: Contract, body: bytes, model: str, version: str, *, may_stream: bool
+    contract: Contract,
+    body: bytes,
+    model: str,
+    version: str,
+    limits: Limits,
+    *,
+    may_stream: bool,
 ) -> InferRequest:
     """
     The request of /generate: inputs and parameters by name, also one level down in `parameters`.
@@ -178,7 +186,7 @@ def read_generate(
     Raises:
         RequestError: it is no JSON object, or a value does not fit the input of that name.
     """
-    sent = _parse(body)
+    sent = _parse(body, limits)
     nested = _object(sent, "parameters")
     flat = {name: value for name, value in sent.items() if name not in ("id", "parameters")}
     specs = specs_of(contract)
@@ -215,25 +223,14 @@ def _dump(value: JsonObject) -> bytes:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
 
 
-def _parse(body: bytes) -> JsonObject:
+def _parse(body: bytes, limits: Limits) -> JsonObject:
     try:
-        sent = json.loads(body)
-    except RecursionError:
-        raise RequestError("The body is nested too deep; send flat JSON.") from None
-    except ValueError as error:
-        raise RequestError(
-            f"The body is not JSON: {_reason(error)}; send one JSON object."
-        ) from None
+        sent = read_json(body, limits)
+    except json.JSONDecodeError as error:
+        raise RequestError(f"The body is not JSON: {error.msg}; send one JSON object.") from None
     if not isinstance(sent, dict):
         raise RequestError("The body is not a JSON object; send one with inputs.")
     return sent
-
-
-def _reason(error: ValueError) -> str:
-    if isinstance(error, json.JSONDecodeError):
-        return error.msg
-    # UnicodeDecodeError would quote the body; Python reads no integer of thousands of digits.
-    return "it is not UTF-8" if isinstance(error, UnicodeError) else "a number is too long"
 
 
 def _object(sent: JsonObject, key: str) -> JsonObject:

@@ -12,14 +12,18 @@ from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from gemma_serve import metrics
+from gemma_serve import logs, metrics
+from gemma_serve.api.admission import Demand, Slot
+from gemma_serve.api.budget import parameter_seconds
 from gemma_serve.api.fields import check_template_variables
+from gemma_serve.api.keys import Key
 from gemma_serve.api.kserve import describe
-from gemma_serve.api.kserve.deadline import Deadline
 from gemma_serve.api.kserve.statistics import ModelStatistics, Took
 from gemma_serve.api.state import ServerState
-from gemma_serve.chat.prompts import applied_rules
-from gemma_serve.engine.pieces import Ask, ChatPrompt, Piece
+from gemma_serve.chat.prompts import applied_rules, on_tokenised
+from gemma_serve.chat.size import text_chars
+from gemma_serve.engine.deadline import Deadline
+from gemma_serve.engine.pieces import Ask, ChatPrompt, Piece, TextPrompt
 from gemma_serve.engine.vllm import Engine, generate
 from gemma_serve.errors import GemmaServeError, NotFoundError, RequestError
 from gemma_serve.triton.contracts import CONTRACTS, Call, Inputs
@@ -55,9 +59,10 @@ class InferRequest:
     id: str = ""
     parameters: Mapping[str, Any] = field(default_factory=dict)
     may_stream: bool = True
-    timeout_s: float | None = None  # what the carrier leaves, as gRPC's deadline
+    timeout_s: float | None = None  # what the carrier leaves: gRPC's deadline, a header
     request_id: str = ""  # the carrier's; the log's and the engine's if `id` can't be
     trace_headers: Mapping[str, str] = field(default_factory=dict)  # W3C's
+    key: Key | None = None  # that it came with
 
 
 @dataclass(frozen=True)
@@ -81,8 +86,6 @@ class KServe:
         self.version = self.settings.model_version
         self.defaults = default_tensors(self.contract, self.settings.default_inputs)
         self.statistics: dict[str, ModelStatistics] = {}
-        if self.settings.inference_trace:
-            _log_to_stderr()
 
     # --- what there is
 
@@ -165,6 +168,9 @@ class KServe:
     def _record(self, run: _Run) -> None:
         """Count a request, once it is over."""
         statistics, took = self._of(run.request.model), run.took()
+        logs.note(prompt_tokens=run.prompt_tokens, answer_tokens=run.answer_tokens)
+        if run.slot is not None:
+            run.slot.generated(run.answer_tokens)
         if run.ok:
             statistics.succeeded(took, run.num_prompts)
             metrics.count_tokens(run.request.model, run.prompt_tokens, run.answer_tokens)
@@ -182,31 +188,50 @@ class _Run:
         self.engine: Engine = service.state.running_engine()
         self.began_s = time.perf_counter()
         self.first_ask_s = self.began_s
-        self.queue_s = self.infer_s = 0.0
+        self.waited_s = self.queue_s = self.infer_s = 0.0
         self.prompt_tokens = self.answer_tokens = self.num_prompts = 0
         self.ok = False
         id_ = request.id if SAFE_ID.fullmatch(request.id) else ""
         self.request_id = id_ or request.request_id or uuid.uuid4().hex
-        self.deadline = Deadline(None, None)
+        self.deadline = Deadline()
+        self.slot: Slot | None = None
 
     async def responses(self) -> AsyncGenerator[InferResponse, None]:
         """Read the request, generate, and write each response."""
         applied_rules.set([])
-        self.deadline = Deadline.of(self.request.parameters.get("timeout"), self.request.timeout_s)
+        state, request = self.service.state, self.request
+        asked_s = parameter_seconds(request.parameters.get("timeout")), request.timeout_s
+        self.deadline = Deadline.of(state.profile.limits, *asked_s)
         call = self._read()
         asks = self._asks(call)
-        self.num_prompts, self.first_ask_s = len(asks), time.perf_counter()
+        self.num_prompts, read_s = len(asks), time.perf_counter()
         stripper = Stripper() if call.strips else None
-        async for pieces in self._pieces(asks):
-            texts = [_text(call, piece, part.text) for piece in pieces for part in piece.parts]
-            final = all(piece.finished for piece in pieces)
-            if stripper is not None:
-                texts = [stripper.add(text) for text in texts] if call.stream else _strip(texts)
-            for piece in pieces:
-                self._count(piece)
-            self.ok = final  # nothing is read of a whole answer after it
-            if final or not call.strips or any(texts):
-                yield self._response(call, texts, pieces, final=final)
+        with await state.admission.enter(self._demand(call)) as self.slot:
+            on_tokenised.set(self.slot.tokenised)
+            self.first_ask_s = time.perf_counter()
+            self.waited_s = self.first_ask_s - read_s
+            async for pieces in self._pieces(asks):
+                texts = [_text(call, piece, part.text) for piece in pieces for part in piece.parts]
+                final = all(piece.finished for piece in pieces)
+                if stripper is not None:
+                    texts = [stripper.add(text) for text in texts] if call.stream else _strip(texts)
+                self._count(call, pieces)
+                self.ok = final  # nothing is read of a whole answer after it
+                if final or not call.strips or any(texts):
+                    yield self._response(call, texts, pieces, final=final)
+
+    def _demand(self, call: Call) -> Demand:
+        num_answers = call.sampling.get("n")
+        texts = [_words(prompt) for prompt in call.prompts]
+        counts_tokens = self.service.state.admission.bounds.counts_tokens
+        return Demand(
+            num_sequences=len(texts) * (num_answers if isinstance(num_answers, int) else 1),
+            num_chars=text_chars(texts) if counts_tokens else 0,
+            priority=self._priority(),
+            stream=call.stream,
+            deadline=self.deadline,
+            key=self.request.key,
+        )
 
     def _read(self) -> Call:
         service, request = self.service, self.request
@@ -234,6 +259,7 @@ class _Run:
                 call.max_total_tokens,
                 self._priority(),
                 self.request.trace_headers,
+                self.deadline,
             )
             for index, prompt in enumerate(call.prompts)
         ]
@@ -272,10 +298,10 @@ class _Run:
     async def _pieces(self, asks: Sequence[Ask]) -> AsyncGenerator[Sequence[Piece], None]:
         if len(asks) == 1:
             async with aclosing(generate(self.engine, asks[0])) as pieces:
-                while (piece := await self.deadline.within(anext(pieces, None))) is not None:
+                async for piece in pieces:
                     yield [piece]
             return
-        yield await self.deadline.within(self._all(asks))
+        yield await self._all(asks)
 
     async def _all(self, asks: Sequence[Ask]) -> list[Piece]:
         """The whole answers of several prompts; one failure ends the rest."""
@@ -299,18 +325,22 @@ class _Run:
         request, service = self.request, self.service
         return InferResponse(request.model, service.version, request.id, outputs, final)
 
-    def _count(self, piece: Piece) -> None:
-        self.answer_tokens += sum(part.num_tokens for part in piece.parts)
-        if piece.finished:
-            self.prompt_tokens += piece.num_prompt_tokens
-        if piece.times:
-            self.queue_s = max(self.queue_s, piece.times.queue_s)
-            self.infer_s = max(self.infer_s, piece.times.infer_s)
+    def _count(self, call: Call, pieces: Sequence[Piece]) -> None:
+        if call.stream and self.slot is not None and not self.answer_tokens:
+            self.slot.first_token()
+        for piece in pieces:
+            self.answer_tokens += sum(part.num_tokens for part in piece.parts)
+            if piece.finished:
+                self.prompt_tokens += piece.num_prompt_tokens
+            if piece.times:
+                self.queue_s = max(self.queue_s, piece.times.queue_s)
+                self.infer_s = max(self.infer_s, piece.times.infer_s)
 
     def took(self) -> Took:
         """The seconds of the request, by stage."""
         total_s = time.perf_counter() - self.began_s
-        return Took(total_s, self.queue_s, self.first_ask_s - self.began_s, self.infer_s)
+        input_s = self.first_ask_s - self.began_s - self.waited_s
+        return Took(total_s, self.waited_s + self.queue_s, input_s, self.infer_s)
 
     def trace(self, took: Took) -> str:
         """One line for the log: what it was, never what it said."""
@@ -322,19 +352,14 @@ class _Run:
         )
 
 
-def _log_to_stderr() -> None:
-    """One line a request, with its time, among what vLLM's processes say."""
-    if not logger.handlers:
-        handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
-        logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
-    logger.propagate = False
-
-
 async def _whole(engine: Engine, ask: Ask) -> Piece:
     async with aclosing(generate(engine, ask)) as pieces:
         return await anext(pieces)
+
+
+def _words(prompt: TextPrompt | ChatPrompt) -> Any:
+    """What of a prompt is tokenised."""
+    return prompt.text if isinstance(prompt, TextPrompt) else [prompt.messages, prompt.tools]
 
 
 def _text(call: Call, piece: Piece, text: str) -> str:

@@ -9,8 +9,9 @@ holds one check for each thing that is called here.
 from vllm import __version__ as vllm_version
 from vllm.utils.gc_utils import freeze_gc_heap
 
+from gemma_serve.engine.vllm.endings import translated
 from gemma_serve.engine.vllm.engine import Engine, start, wire
-from gemma_serve.engine.vllm.errors import PARSE_ERRORS, refusal_in_event, translate
+from gemma_serve.engine.vllm.errors import PARSE_ERRORS, translate
 from gemma_serve.engine.vllm.generate import generate
 from gemma_serve.engine.vllm.logprobs import (
     PromptScores,
@@ -52,13 +53,13 @@ __all__ = [
     "encode",
     "freeze_gc_heap",
     "generate",
-    "refusal_in_event",
     "render_chat",
     "renderer_without_engine",
     "response_events",
     "score_prompt",
     "start",
     "translate",
+    "translated",
     "vllm_version",
     "wire",
     "with_cancellation",

@@ -8,10 +8,11 @@ import logging
 import typing
 from argparse import Namespace
 from collections.abc import Awaitable, Mapping
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from starlette.datastructures import State
-from vllm import AsyncEngineArgs, AsyncLLMEngine
+from vllm import AsyncEngineArgs
 from vllm import __version__ as vllm_version
 from vllm.config import VllmConfig
 from vllm.entrypoints.launchers.api_server.app_state import init_app_state
@@ -22,22 +23,37 @@ from vllm.usage.usage_lib import UsageContext
 from vllm.utils.argparse_utils import FlexibleArgumentParser
 
 from gemma_serve.chat.prompts import PromptLayer
+from gemma_serve.engine.request_limits import RequestLimits
 from gemma_serve.engine.timeline import Timeline
-from gemma_serve.engine.vllm.errors import ClientFaults, refusal, translate
+from gemma_serve.engine.vllm.children import tie_children
+from gemma_serve.engine.vllm.endings import let_failures_out, translated
+from gemma_serve.engine.vllm.errors import ClientFaults, refusal
+from gemma_serve.engine.vllm.grammars import CheckedEngine, install_grammar_checks
 from gemma_serve.engine.vllm.renderer import install_renderer
-from gemma_serve.errors import NotFoundError
+from gemma_serve.engine.vllm.steps import Steps, request_shape
+from gemma_serve.errors import GemmaServeError, NotFoundError
 
 if TYPE_CHECKING:
     from gemma_serve.gemma.checkpoint import Checkpoint
     from gemma_serve.profile.schema import Profile
 
+# The serving objects that generate.
+GENERATING = (
+    "openai_serving_chat",
+    "openai_serving_completion",
+    "openai_serving_responses",
+    "anthropic_serving_messages",
+)
+
 
 class Engine:
     """A running AsyncLLMEngine and the serving objects that vLLM wired to it."""
 
-    def __init__(self, client: AsyncLLMEngine) -> None:
+    def __init__(self, client: CheckedEngine, steps: Steps) -> None:
         self.client = client
+        self.steps = steps
         self.serving = State()
+        self._stopping: set[asyncio.Future[None]] = set()  # asyncio alone would forget them
         # What a request may set in the chat template; `wire` finds out.
         self.template_variables: frozenset[str] = frozenset()
         # What the checkpoint says of sampling, by transformers' names.
@@ -49,11 +65,40 @@ class Engine:
         layer: PromptLayer = self.client.renderer.prompts
         return layer
 
+    @cached_property
+    def request_limits(self) -> RequestLimits:
+        """How much a request's fields may hold."""
+        config = self.client.vllm_config
+        return RequestLimits.of(
+            self.prompts.limits,
+            max_num_seqs=config.scheduler_config.max_num_seqs,
+            max_logprobs=config.model_config.max_logprobs,
+            stop_token_ids=self.prompts.stop_token_ids,
+        )
+
     @property
     def max_model_len(self) -> int:
         """The context's length in tokens."""
         length: int = self.client.vllm_config.model_config.max_model_len
         return length
+
+    @property
+    def max_num_seqs(self) -> int:
+        """Sequences that all replicas together run at once."""
+        config = self.client.vllm_config
+        batch: int = config.scheduler_config.max_num_seqs
+        return batch * int(config.parallel_config.data_parallel_size)
+
+    @property
+    def max_num_batched_tokens(self) -> int:
+        """Tokens that all replicas together compute in one step."""
+        config = self.client.vllm_config
+        step: int = config.scheduler_config.max_num_batched_tokens
+        return step * int(config.parallel_config.data_parallel_size)
+
+    def num_prefill_tokens(self) -> int:
+        """Prompt tokens of all requests without a first token yet."""
+        return int(self.client.get_num_queued_tokens())
 
     @property
     def dead(self) -> bool:
@@ -118,10 +163,8 @@ class Engine:
         Raises:
             GemmaServeError: vLLM refused the request or failed on it.
         """
-        try:
+        with translated():
             result = await call
-        except Exception as error:
-            raise translate(error) from error
         task = asyncio.current_task()
         if task is not None and task.cancelling():
             # vLLM answers a cancelled request with an error; nobody is left to read it.
@@ -130,9 +173,38 @@ class Engine:
             raise refusal(result)
         return result
 
+    def give_up_requests(self, error: GemmaServeError) -> None:
+        """End every request that is in the engine's hands with this error, whatever its API."""
+        self.client.output_processor.propagate_error(error)
+
+    async def ping(self) -> None:
+        """Return when every engine core has answered, which each does between two steps."""
+        await self.client.get_weight_version()
+
+    def num_requests(self) -> int:
+        """Requests in the engine's hands, waiting and running."""
+        return int(self.client.get_num_unfinished_requests())
+
+    def open_requests(self) -> list[dict[str, Any]]:
+        """The shapes of the requests in the engine's hands, oldest first; never what they say."""
+        states = list(self.client.output_processor.request_states.values())
+        return [request_shape(state) for state in states]
+
+    def stop(self, request_id: str) -> None:
+        """End a request; whoever awaits its outputs gets a last one, with finish reason abort."""
+        stopping = asyncio.ensure_future(self.client.abort(request_id))
+        self._stopping.add(stopping)
+        stopping.add_done_callback(self._stopping.discard)
+
     async def log_stats(self) -> None:
         """Log throughput since the last call (at INFO), and forget what was collected for it."""
         await self.client.do_log_stats()
+
+    async def aclose(self) -> None:
+        """Let go of what was opened beside the engine's own processes."""
+        await self.prompts.aclose()
+        if self.client.grammars is not None:
+            await self.client.grammars.aclose()
 
     def shutdown(self, timeout_s: float) -> None:
         """Stop the engine's processes; what still runs after `timeout_s` is killed."""
@@ -154,10 +226,16 @@ def start(
             with timeline.phase("config"):
                 return super().create_engine_config(*args, **kwargs)
 
+    tie_children()
     install_renderer(profile, checkpoint)
     args = TimedEngineArgs(**with_config_objects(engine_kwargs))
     context = UsageContext.OPENAI_API_SERVER
-    return Engine(AsyncLLMEngine.from_engine_args(args, usage_context=context))
+    steps = Steps()
+    # A recorder would turn statistics on again where the profile has turned them off.
+    recorders = None if args.disable_log_stats else [steps.recorder]
+    client = CheckedEngine.from_engine_args(args, usage_context=context, stat_loggers=recorders)
+    install_grammar_checks(client, profile.limits.max_grammar_compile_s)
+    return Engine(client, steps)
 
 
 def with_config_objects(engine_kwargs: Mapping[str, Any]) -> dict[str, Any]:
@@ -191,6 +269,8 @@ async def wire(
     stops["eos_token_id"] = engine.prompts.stop_token_ids
     tasks = await engine.client.get_supported_tasks()
     await init_app_state(engine.client, engine.serving, args, tasks)
+    for name in GENERATING:
+        let_failures_out(getattr(engine.serving, name))
     online = engine.serving.online_renderer
     engine.template_variables = online.renderer.variables(online.chat_template)
     online.renderer.forces_tools = forces_tools(online.parser)

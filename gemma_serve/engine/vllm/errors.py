@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 from http import HTTPStatus
+from typing import Any
 
 from vllm.entrypoints.serve.engine.protocol import ErrorResponse
 from vllm.entrypoints.serve.exception_handling.error_response import create_error_response
 from vllm.exceptions import VLLMClientError, VLLMError
-from vllm.v1.engine.exceptions import EngineDeadError
+from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
 from gemma_serve.errors import (
     GemmaServeError,
@@ -20,6 +21,9 @@ from gemma_serve.errors import (
 
 # What vLLM's request models raise while a body is parsed, beside pydantic's own error.
 PARSE_ERRORS = (VLLMError, ValueError, TypeError, OverflowError, NotImplementedError)
+
+logger = logging.getLogger("gemma_serve.vllm")
+MAX_LOGGED_CHARS = 500
 
 # vLLM's advice for its own command line, in our words.
 ADVICE = {
@@ -35,21 +39,22 @@ ADVICE = {
 
 def translate(error: Exception) -> GemmaServeError:
     """An exception of vLLM's as one of ours."""
+    error = _cause(error)
     if isinstance(error, GemmaServeError):
         return error
     if isinstance(error, EngineDeadError):
         return UnavailableError(
             "The engine is dead and the server is going down; retry on another instance.",
             code="engine_dead",
+            retry_after_s=5,
         )
     return refusal(create_error_response(error))
 
 
-def refusal_in_event(event: str) -> GemmaServeError | None:
-    """The error that a server-sent event carries (`data: {"error": ...}`), if it carries one."""
-    if not event.startswith('data: {"error"'):
-        return None
-    return refusal(ErrorResponse.model_validate_json(event.removeprefix("data: ")))
+def _cause(error: BaseException) -> Any:
+    """What vLLM wraps: an error of ours with which the launcher has ended the request."""
+    ours = isinstance(error, EngineGenerateError) and isinstance(error.__cause__, GemmaServeError)
+    return error.__cause__ if ours else error
 
 
 def refusal(response: ErrorResponse) -> GemmaServeError:
@@ -65,13 +70,22 @@ def refusal(response: ErrorResponse) -> GemmaServeError:
             return RequestError(message, code="not_supported", param=error.param)
         case code if code < HTTPStatus.INTERNAL_SERVER_ERROR:
             return RequestError(message, param=error.param)
-    return InternalError(message)
+    # What it was is for the log: the client can't mend it, and it may tell of the server's inside.
+    logger.error("vLLM failed on a request: %s", message[:MAX_LOGGED_CHARS])
+    return InternalError("The engine failed on this request; its log has the details.")
 
 
 class ClientFaults(logging.Filter):
-    """Keeps what a client did wrong, and its words, out of the log: the client is told."""
+    """
+    Keeps out of the log what the client is told: its mistakes, with its words, and our own errors.
+
+    A dead engine has said why itself; a stack for every open request would bury it.
+    """
 
     def filter(self, record: logging.LogRecord) -> bool:
         error = record.exc_info[1] if record.exc_info else None
         is_refusal = str(record.msg).startswith("Error with model")
-        return not (is_refusal or isinstance(error, VLLMClientError))
+        told = isinstance(
+            error and _cause(error), (VLLMClientError, GemmaServeError, EngineDeadError)
+        )
+        return not (is_refusal or told)

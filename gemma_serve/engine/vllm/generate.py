@@ -12,6 +12,7 @@ import dataclasses
 import io
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import PIL.Image
@@ -21,10 +22,11 @@ from vllm.entrypoints.serve.engine.protocol import ErrorResponse
 from vllm.entrypoints.serve.utils.api_utils import get_max_tokens
 
 from gemma_serve.engine.pieces import Ask, ChatPrompt, Part, Piece, TextPrompt, Times
+from gemma_serve.engine.vllm.endings import raise_if_unfinished
 from gemma_serve.engine.vllm.errors import refusal, translate
 from gemma_serve.engine.vllm.protocol import ChatRequest, CompletionRequest
 from gemma_serve.engine.vllm.sampling import check_sampling
-from gemma_serve.errors import InternalError, RequestError, UnavailableError
+from gemma_serve.errors import RequestError
 
 if TYPE_CHECKING:
     from gemma_serve.engine.vllm.engine import Engine
@@ -42,14 +44,18 @@ async def generate(engine: Engine, ask: Ask) -> AsyncGenerator[Piece, None]:
     """
     try:
         request = _request(engine, ask)
+        engine.request_limits.check(request)
         engine.check_model(ask.model)
         if isinstance(ask.prompt, ChatPrompt) and ask.prompt.is_parsed:
-            yield await _parsed(engine, request)
+            async with ask.deadline.enforced():
+                piece = await _parsed(engine, request)
+            yield piece
             return
         # For the renderer a length beyond the context would be an error; Triton's backends stop
         # where the context ends.
         wanted, request.max_tokens = request.max_tokens, None
-        engine_input = await _rendered(engine, ask, request)
+        async with ask.deadline.enforced():
+            engine_input = await _rendered(engine, ask, request)
         request.max_tokens = wanted
         async with aclosing(_outputs(engine, ask, request, engine_input)) as pieces:
             async for piece in pieces:
@@ -166,15 +172,24 @@ async def _outputs(
         trace_headers=ask.trace_headers or None,
         priority=ask.priority,
     )
+
+    def piece(output: Any) -> Piece:
+        return Piece(
+            parts=tuple(_part(part) for part in output.outputs),
+            prompt=prompt,
+            num_prompt_tokens=num_prompt_tokens,
+            finished=output.finished,
+            times=_times(output.metrics) if output.finished else None,
+        )
+
+    stop = partial(engine.stop, ask.request_id)
     async with aclosing(outputs):
-        async for output in outputs:
-            yield Piece(
-                parts=tuple(_part(part) for part in output.outputs),
-                prompt=prompt,
-                num_prompt_tokens=num_prompt_tokens,
-                finished=output.finished,
-                times=_times(output.metrics) if output.finished else None,
-            )
+        with ask.deadline.alarm(stop, first_token=ask.stream):
+            first = piece(await anext(outputs))
+        yield first
+        with ask.deadline.alarm(stop):
+            async for output in outputs:
+                yield piece(output)
 
 
 def _sampling_params(
@@ -200,12 +215,7 @@ def _room(max_length: int, num_prompt_tokens: int) -> int:
 
 
 def _part(output: Any) -> Part:
-    if output.finish_reason == "abort":
-        raise UnavailableError(
-            "The engine gave the request up; retry on another instance.", code="aborted"
-        )
-    if output.finish_reason == "error":
-        raise InternalError("The engine failed on this request; its log has the details.")
+    raise_if_unfinished(output.finish_reason)
     return Part(
         output.text,
         len(output.token_ids),

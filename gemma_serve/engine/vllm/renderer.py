@@ -24,7 +24,7 @@ from gemma_serve import metrics
 from gemma_serve.chat.abilities import abilities_of
 from gemma_serve.chat.messages import Abilities
 from gemma_serve.chat.parts import as_string
-from gemma_serve.chat.prompts import prompt_layer
+from gemma_serve.chat.prompts import on_token_ids, on_tokenised, prompt_layer
 from gemma_serve.errors import RequestError
 
 if TYPE_CHECKING:
@@ -174,6 +174,10 @@ class GemmaRenderer(HfRenderer):  # type: ignore[misc]  # vllm is not typed for 
         if params.truncate_prompt_tokens and (ids := done.get("prompt_token_ids")):
             # Cut from the left, a prompt has lost its BOS; its end is where the model goes on.
             done["prompt_token_ids"] = self.prompts.guard.bos_in_place(ids)
+        if (tell := on_tokenised.get()) is not None:
+            tell(len(done.get("prompt_token_ids", ())))
+        if (give := on_token_ids.get()) is not None:
+            give(done.get("prompt_token_ids", ()))
         return done
 
     def _encode(self, text: str) -> list[int]:

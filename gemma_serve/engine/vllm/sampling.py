@@ -37,8 +37,6 @@ SAMPLING = frozenset(
         "truncate_prompt_tokens",
     }
 )
-# Integers go to the engine in 64 bits.
-MAX_INTEGER = 2**63 - 1
 
 
 def check_sampling(sampling: Mapping[str, Any]) -> None:
@@ -67,9 +65,7 @@ def check_values(sampling: Mapping[str, Any]) -> None:
     """
     for name, value in sampling.items():
         _check_text(name, value)
-    top_k, structured = sampling.get("top_k"), sampling.get("structured_outputs")
-    if isinstance(top_k, int) and top_k > MAX_INTEGER:
-        raise RequestError("top_k is more than 64 bits hold; send 0 for no limit.", param="top_k")
+    structured = sampling.get("structured_outputs")
     if structured is not None and not isinstance(structured, dict):
         raise RequestError(
             'structured_outputs must be an object, such as {"regex": "[0-9]+"}.',

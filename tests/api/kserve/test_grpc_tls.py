@@ -25,7 +25,7 @@ def serving_tls(directory: Path, authority: trustme.CA) -> GrpcServer:
         blob.write_to_path(directory / "chain.pem", append=True)
     tls = Tls(certfile=str(directory / "chain.pem"), keyfile=str(directory / "key.pem"))
     profile = Profile(model="tiny", server=Server(host="127.0.0.1", tls=tls))
-    return GrpcServer(KServe(ServerState(profile, Timeline())), ())
+    return GrpcServer(KServe(ServerState(profile, Timeline())))
 
 
 def test_tls(tmp_path: Path) -> None:

@@ -615,11 +615,12 @@ def test_trace_has_ids_and_no_text(http: httpx.Client, client: Any, server: Serv
     secret = "quokka quokka"
     generate(http, text_input=secret, id="over-http", max_tokens=3, ignore_eos=True)
     infer(client, {"text_input": secret}, request_id="over-grpc")
+    # The log is in order: behind gRPC's line, which follows its answer, nothing is missing.
+    server.wait_for("request over-grpc: model vllm_model, answered")
     said = server.output()
     count = num_tokens(server, secret)
     line = f"request over-http: model vllm_model, answered, {count} prompt and 3 answer tokens"
     assert line in said
-    assert "request over-grpc: model vllm_model, answered" in said
     assert "quokka" not in said
 
 

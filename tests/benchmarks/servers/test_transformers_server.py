@@ -19,6 +19,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from benchmarks.servers import Server, parse_target, started
 from benchmarks.servers.transformers_model import Detokenizer
 
+pytestmark = pytest.mark.engine  # it measures who comes first, and shares its cores with nobody
 PROMPT = "The assignment statement"
 
 

@@ -1,0 +1,81 @@
+"""How much the server takes on: from the profile's limits, the engine's size and its speed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from gemma_serve.api.admission.estimates import Estimates
+from gemma_serve.profile.schema import Limits, Slo
+
+# Waiting sequences for each that runs, where the profile names no number.
+QUEUE_PER_RUNNING = 2
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """What the engine takes at once."""
+
+    max_num_seqs: int
+    max_num_batched_tokens: int
+    prefill_tokens: Callable[[], int]  # prompt tokens that wait or are computed in the engine
+    num_waiting: Callable[[], int]  # sequences in the engine that its last step had no place for
+
+    @property
+    def num_ahead(self) -> int:
+        """What waits in the engine, so that a place which falls free is taken in the next step."""
+        return max(self.max_num_seqs // 8, 1)
+
+
+class Bounds:
+    """
+    The limits that hold now, in sequences and prompt tokens; none until the engine's size is known.
+
+    A sequence is a prompt times `n`: what takes one of the `max_num_seqs` places of a batch.
+    """
+
+    def __init__(self, limits: Limits, slo: Slo, estimates: Estimates) -> None:
+        self.limits, self.ttft_s, self.estimates = limits, slo.seconds().get("ttft"), estimates
+        self.capacity: Capacity | None = None
+        self.num_running = self.num_unfinished = self.num_running_of_key = math.inf
+
+    def measure(self, capacity: Capacity) -> None:
+        """Derive the limits from the engine's size."""
+        self.capacity, batch = capacity, capacity.max_num_seqs
+        self.num_unfinished = self.limits.max_queued_requests or batch * (1 + QUEUE_PER_RUNNING)
+        self.num_running = min(batch + capacity.num_ahead, self.num_unfinished)
+        self.num_running_of_key = max(int(batch * self.limits.max_key_share), 1)
+
+    @property
+    def engine_is_full(self) -> bool:
+        """Whether the engine has no place although the batch is not full: the KV cache is."""
+        capacity = self.capacity
+        return capacity is not None and capacity.num_waiting() > capacity.num_ahead
+
+    @property
+    def counts_tokens(self) -> bool:
+        """Whether it matters how long prompts are; else nobody need count their characters."""
+        return self.limits.max_queued_tokens is not None or self.ttft_s is not None
+
+    @property
+    def num_tokens(self) -> float:
+        """Prompt tokens before a new request, here and in the engine, from which on it is 503."""
+        if self.limits.max_queued_tokens is not None:
+            return self.limits.max_queued_tokens
+        return math.inf if self.ttft_s is None else self.estimates.max_tokens_ahead(self.ttft_s)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For /v1/info; what is without a limit is None."""
+        tokens, rate = self.num_tokens, self.estimates.prefill_tokens_per_s.value
+        return {
+            "max_running_requests": _or_none(self.num_running),
+            "max_queued_requests": _or_none(self.num_unfinished),
+            "max_queued_tokens": _or_none(tokens),
+            "prefill_tokens_per_s": None if rate is None else round(rate, 1),
+        }
+
+
+def _or_none(limit: float) -> int | None:
+    return None if limit == math.inf else round(limit)

@@ -1,0 +1,245 @@
+"""The one door to the engine, for every protocol: how many run, how many wait, and who is next."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any
+
+from gemma_serve import metrics
+from gemma_serve.api.admission import refusals
+from gemma_serve.api.admission.bounds import Bounds, Capacity
+from gemma_serve.api.admission.demand import Demand
+from gemma_serve.api.admission.estimates import Estimates
+from gemma_serve.api.admission.fair_queue import FairQueue, Ticket
+from gemma_serve.api.admission.slot import Slot
+from gemma_serve.api.admission.tenants import Tenant, Tenants
+from gemma_serve.api.keys import KeyRing
+from gemma_serve.errors import GemmaServeError
+from gemma_serve.profile.schema import Limits, Slo
+
+# From this share of its queue on, a server calls itself overloaded.
+OVERLOADED_SHARE = 0.9
+# How soon a full engine is looked at again: it tells nobody when it has a place.
+LOOK_AGAIN_S = 0.02
+
+
+class Admission:
+    """
+    Counts sequences from here to the end of their answers, and prompt tokens to the first token.
+
+    A batch and a few more sequences are with the engine. The rest waits here, before it is
+    tokenised, so that its order can still be chosen, and nothing was spent on what is refused.
+    Until `open`, which the warm-up precedes, everything passes.
+    """
+
+    def __init__(self, limits: Limits, slo: Slo, keys: KeyRing | None = None) -> None:
+        self.limits = limits
+        self.estimates = Estimates()
+        self.bounds = Bounds(limits, slo, self.estimates)
+        self.queue = FairQueue()
+        self.tenants = Tenants(keys, limits.key_tokens_per_minute)
+        self.num_running = 0
+        self._looks_again: asyncio.TimerHandle | None = None
+        self._refuse_all: Callable[[], GemmaServeError] | None = None
+        self._preparing: set[Slot] = set()  # with the engine, which may not count them yet
+
+    def open(self, capacity: Capacity, prefill_tokens_per_s: float | None = None) -> None:
+        """
+        Hold the limits from now on.
+
+        Args:
+            capacity: The engine's.
+            prefill_tokens_per_s: As the warm-up measured it.
+        """
+        self.bounds.measure(capacity)
+        self.estimates.min_prefill_tokens = capacity.max_num_batched_tokens
+        self.estimates.prefill_tokens_per_s.value = prefill_tokens_per_s
+        metrics.ADMISSION_WAITING.set_function(lambda: self.queue.num_sequences)
+        metrics.ADMISSION_MAX_REQUESTS.set(self.bounds.num_unfinished)
+        metrics.ADMISSION_MAX_TOKENS.set_function(lambda: self.bounds.num_tokens)
+
+    def close(self, refuse: Callable[[], GemmaServeError]) -> None:
+        """Refuse all that wait, and whatever still comes: a place that falls free is nobody's."""
+        self._refuse_all = refuse
+        for ticket in self.queue.tickets():
+            self.queue.remove(ticket)
+            if not ticket.turn.done():
+                ticket.turn.set_exception(refuse())
+
+    @property
+    def overloaded(self) -> bool:
+        """Whether the next requests are likely to be refused."""
+        return self.num_unfinished >= OVERLOADED_SHARE * self.bounds.num_unfinished
+
+    @property
+    def num_unfinished(self) -> int:
+        """Sequences that run or wait."""
+        return self.num_running + self.queue.num_sequences
+
+    def as_dict(self) -> dict[str, Any]:
+        """For /v1/info."""
+        now = {"running_requests": self.num_running, "waiting_requests": self.queue.num_sequences}
+        return {**self.bounds.as_dict(), **now}
+
+    # --- in
+
+    async def enter(self, demand: Demand) -> Slot:
+        """
+        Wait for a place with the engine.
+
+        Returns:
+            The place, which the caller closes.
+
+        Raises:
+            RateLimitError: the key has used up its tokens, or its share of a full queue.
+            UnavailableError: too many requests or tokens are before it, or it waited too long.
+            DeadlineError: its time is over, or will be before its turn comes.
+        """
+        tenant = self.tenants.of(demand.key)
+        try:
+            slot = await self._enter(demand, tenant)
+        except GemmaServeError:
+            tenant.asked("refused")
+            raise
+        tenant.asked("taken")
+        return slot
+
+    async def _enter(self, demand: Demand, tenant: Tenant) -> Slot:
+        if self._refuse_all is not None:
+            raise self._refuse_all()
+        if demand.deadline.left_s <= 0:
+            raise refusals.late(demand.deadline.error())
+        if tenant.bucket is not None and (wait_s := tenant.bucket.wait_s()):
+            raise refusals.key_tokens(self.limits.key_tokens_per_minute, wait_s)
+        ticket = self._ticket(demand, tenant)
+        self.queue.add(ticket)
+        self._run_waiting()
+        if not ticket.turn.done():
+            self._push_out()
+            await self._wait(ticket)
+        slot = Slot(ticket, self.estimates, self._release)
+        if ticket.num_tokens:
+            self._preparing.add(slot)
+        return slot
+
+    def _ticket(self, demand: Demand, tenant: Tenant) -> Ticket:
+        num_tokens = num_tokens_ahead = 0
+        if self.bounds.counts_tokens:
+            num_tokens = demand.num_tokens + self.estimates.tokens_of(demand.num_chars)
+            num_tokens_ahead = self._tokens_ahead()
+            self._check_tokens(num_tokens_ahead)
+        return Ticket(
+            demand,
+            tenant,
+            # More than can ever run would never leave the queue.
+            round(min(demand.num_sequences, self.bounds.num_running)),
+            num_tokens,
+            num_tokens_ahead,
+            asyncio.get_running_loop().create_future(),
+        )
+
+    def _tokens_ahead(self) -> int:
+        self._preparing = {slot for slot in self._preparing if slot.num_preparing_tokens}
+        preparing = sum(slot.num_preparing_tokens for slot in self._preparing)
+        capacity = self.bounds.capacity
+        return self.queue.num_tokens + preparing + (capacity.prefill_tokens() if capacity else 0)
+
+    def _check_tokens(self, num_tokens_ahead: int) -> None:
+        limit, rate = self.bounds.num_tokens, self.estimates.prefill_tokens_per_s.value
+        if num_tokens_ahead >= limit:
+            wait_s = (num_tokens_ahead - limit) / rate if rate else 0
+            raise refusals.too_many_tokens(num_tokens_ahead, limit, wait_s)
+
+    # --- waiting
+
+    async def _wait(self, ticket: Ticket) -> None:
+        demand, patience_s = ticket.demand, self.limits.max_wait_s
+        self._check_hope(ticket)
+        patience_at_s = asyncio.get_running_loop().time() + patience_s
+        at_s = demand.deadline.ends_at_s(first_token=demand.stream)
+        try:
+            await self._turn(ticket, min(patience_at_s, at_s))
+        except TimeoutError:
+            if at_s <= patience_at_s:
+                error = demand.deadline.error(first_token=demand.stream)
+                raise refusals.late(error) from None
+            raise refusals.waited(patience_s, self._wait_s(ticket)) from None
+
+    async def _turn(self, ticket: Ticket, at_s: float) -> None:
+        try:
+            async with asyncio.timeout_at(at_s):
+                await ticket.turn
+        except BaseException:  # also a client that leaves
+            self.queue.remove(ticket)
+            turn = ticket.turn
+            if turn.done() and not turn.cancelled() and turn.exception() is None:
+                self._leave(ticket)  # its turn came at that very moment
+            raise
+
+    def _check_hope(self, ticket: Ticket) -> None:
+        left_s, wait_s = ticket.demand.deadline.left_s, self._wait_s(ticket)
+        if not ticket.turn.done() and wait_s > left_s:
+            self.queue.remove(ticket)
+            raise refusals.hopeless(wait_s, left_s)
+
+    def _wait_s(self, ticket: Ticket) -> float:
+        return self.estimates.wait_s(self.queue.num_before(ticket.tenant), self.num_running)
+
+    def _push_out(self) -> None:
+        """Where the queue is over its limit, refuse the last request of the longest line."""
+        limit = self.bounds.num_unfinished
+        while self.num_unfinished > limit:
+            last = self.queue.last_of_longest()
+            refuse = refusals.key_share if self.queue.num_tenants > 1 else refusals.queue_full
+            error = refuse(limit, self._wait_s(last))
+            self.queue.remove(last)
+            if not last.turn.done():
+                last.turn.set_exception(error)
+
+    # --- turns
+
+    def _run_waiting(self) -> None:
+        """Give free places to those whose turn it is."""
+        while (ticket := next(filter(self._may_run, self.queue.heads()), None)) is not None:
+            if self.num_running + ticket.num_sequences > self.bounds.num_running:
+                return
+            if self.num_running and self.bounds.engine_is_full:
+                self._look_again_later()
+                return
+            self.queue.take(ticket)
+            if not ticket.turn.done():  # its client may be leaving at this moment
+                ticket.turn.set_result(None)
+                self.num_running += ticket.num_sequences
+                ticket.tenant.num_running += ticket.num_sequences
+
+    def _look_again_later(self) -> None:
+        if self._looks_again is None:
+            loop = asyncio.get_running_loop()
+            self._looks_again = loop.call_later(LOOK_AGAIN_S, self._look_again)
+
+    def _look_again(self) -> None:
+        self._looks_again = None
+        self._run_waiting()
+
+    def _may_run(self, ticket: Ticket) -> bool:
+        """Whether the request leaves room in the batch for other keys', where there are any."""
+        running = ticket.tenant.num_running
+        if running == 0 or not self.tenants.are_several:
+            return True
+        return running + ticket.num_sequences <= self.bounds.num_running_of_key
+
+    # --- out
+
+    def _release(self, slot: Slot) -> None:
+        self._preparing.discard(slot)
+        self.estimates.saw_prompt(slot.ticket.demand.num_chars, slot.num_prompt_tokens)
+        if self.bounds.capacity is not None:  # the warm-up is slower than what comes after
+            self.estimates.service_s.add(time.monotonic() - slot.began_s)
+        self._leave(slot.ticket)
+
+    def _leave(self, ticket: Ticket) -> None:
+        self.num_running -= ticket.num_sequences
+        ticket.tenant.num_running -= ticket.num_sequences
+        self._run_waiting()

@@ -1,0 +1,54 @@
+"""A request's place with the engine, and what is learnt from the request while it has it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from types import TracebackType
+
+from gemma_serve.api.admission.estimates import Estimates
+from gemma_serve.api.admission.fair_queue import Ticket
+
+
+class Slot:
+    """From a request's turn to the end of its answer; `with` gives the place back."""
+
+    def __init__(
+        self, ticket: Ticket, estimates: Estimates, release: Callable[[Slot], None]
+    ) -> None:
+        self.ticket, self.estimates, self._release = ticket, estimates, release
+        self.began_s = time.monotonic()
+        self.num_prompt_tokens = 0
+        # Estimated, until the engine counts the request itself.
+        self.num_preparing_tokens = ticket.num_tokens
+        self.is_open = True
+
+    def __enter__(self) -> Slot:
+        return self
+
+    def __exit__(
+        self,
+        _type: type[BaseException] | None,
+        _error: BaseException | None,
+        _trace: TracebackType | None,
+    ) -> None:
+        if self.is_open:
+            self.is_open = False
+            self._release(self)
+
+    def tokenised(self, num_tokens: int) -> None:
+        """One of the request's prompts has so many tokens."""
+        self.num_prompt_tokens += num_tokens
+        self.num_preparing_tokens = 0
+        self.ticket.tenant.used(prompt_tokens=num_tokens)
+
+    def first_token(self) -> None:
+        """The answer of a stream begins."""
+        self.num_preparing_tokens = 0
+        own_tokens = self.num_prompt_tokens or self.ticket.num_tokens
+        waited_s = time.monotonic() - self.ticket.arrived_s
+        self.estimates.saw_first_token(self.ticket.num_tokens_ahead + own_tokens, waited_s)
+
+    def generated(self, num_tokens: int) -> None:
+        """The answer had so many tokens."""
+        self.ticket.tenant.used(generation_tokens=num_tokens)
