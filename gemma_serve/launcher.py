@@ -46,6 +46,7 @@ from gemma_serve.quality.gate import Gate, read_gate
 from gemma_serve.quality.gate import check as check_quality
 from gemma_serve.rundir import no_temporary_files, run_directory
 from gemma_serve.sizing import selfcheck
+from gemma_serve.start_signals import StartSignals
 from gemma_serve.watch import EngineWatch
 
 if TYPE_CHECKING:
@@ -78,8 +79,7 @@ def run(loaded: LoadedProfile, progress: Progress) -> int:
     settings = loaded.profile.server
     progress.wait_for_nobody()
     timeline = Timeline(on_phase=progress.phase)
-    # Until the event loop hears signals itself, SIGTERM ends the start as Ctrl-C does.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signals = StartSignals()
     adopt_orphans()
     try:
         # Ports, certificate and keys first: whether they serve is known in milliseconds.
@@ -92,7 +92,8 @@ def run(loaded: LoadedProfile, progress: Progress) -> int:
             flight = open_recorder(loaded.profile.observability)
             state = ServerState(loaded.profile, timeline, keys=keys, flight=flight)
             limits = loaded.profile.limits
-            with answered_meanwhile(starting_app(state), ports, settings, limits):
+            starting = answered_meanwhile(starting_app(state), ports, settings, limits)
+            with signals.obeyed(), starting:
                 plan = plan_serve(loaded, progress.say)
                 os.environ.update(plan.resolved.env_dict())
                 os.environ[EVENTS_VARIABLE] = str(events)
