@@ -168,7 +168,8 @@ class Forwarded(Response):
     The server's answer to a request, chunk by chunk as it comes.
 
     When the client goes, Serve cancels the call; that closes the connection to the server, which
-    then stops the request.
+    then stops the request. But Serve's proxy looks for the client only where it has no more to hand
+    on: an answer that comes faster than it works would be written to its end.
     """
 
     def __init__(self, client: httpx.AsyncClient, request: Request) -> None:
@@ -189,8 +190,14 @@ class Forwarded(Response):
                     "headers": kept(answer.headers.raw, NOT_ANSWERED),
                 }
             )
-            async for chunk in answer.aiter_raw():
-                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+            leaving = asyncio.create_task(until_client_leaves(self.request))
+            try:
+                async for chunk in answer.aiter_raw():
+                    if leaving.done():
+                        return
+                    await send({"type": "http.response.body", "body": chunk, "more_body": True})
+            finally:
+                leaving.cancel()
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
@@ -206,6 +213,12 @@ def outgoing(client: httpx.AsyncClient, request: Request) -> httpx.Request:
         content=request.stream() if has_body else None,
         extensions={"timeout": client.timeout.as_dict()},
     )
+
+
+async def until_client_leaves(request: Request) -> None:
+    """Wait for it; the request's body must have been read."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 def kept(headers: list[tuple[bytes, bytes]], without: set[bytes]) -> list[tuple[bytes, bytes]]:

@@ -4,9 +4,9 @@ What gemma-serve adds to each of vLLM's processes, through the entry point `vllm
 vLLM's engine and workers are processes of their own; what they are busy with while they start, and
 why they failed, stands only in their logs. The plugin turns those log records into events: one JSON
 line each, in the file that `GEMMA_SERVE_EVENTS` names. It also ties each process to the life of the
-one that started it, keeps torch's store from listening on every interface, and has the process
-write its stacks beside the events when it is asked for them. Without the variable it does nothing,
-so that another vLLM in the same environment is left alone.
+one that started it, keeps torch's store from listening on every interface, lets other processes run
+while it waits, and has the process write its stacks beside the events when it is asked for them.
+Without the variable it does nothing, so that another vLLM in the same environment is left alone.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from typing import TextIO
 
 from gemma_serve.engine.loopback_store import keep_on_loopback
 from gemma_serve.engine.processes import die_with_parent
+from gemma_serve.engine.waiting import sleep_instead_of_yielding
 
 EVENTS_VARIABLE = "GEMMA_SERVE_EVENTS"
 
@@ -92,6 +93,7 @@ def register() -> None:
     if path and parent_process() is not None:
         die_with_parent()
         keep_on_loopback()
+        sleep_instead_of_yielding()
         write_stacks_when_asked(stacks_file(path, os.getpid()))
         listen(path)
 

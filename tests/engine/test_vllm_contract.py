@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import os
 import pkgutil
 import re
 import sys
@@ -477,6 +478,16 @@ def test_started_processes(name: str) -> None:
     assert inspect.isfunction(pkgutil.resolve_name(name))
     starts = [vllm_source("v1", "engine", file) for file in ("utils.py", "coordinator.py")]
     assert any(f"target={function}," in text for text in starts), module
+
+
+def test_waiting_is_a_call_that_we_replace(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The engine and its workers wait for one another by os.sched_yield, looked up at each call."""
+    calls: list[None] = []
+    monkeypatch.setattr(os, "sched_yield", lambda: calls.append(None))
+    broadcast = importlib.import_module("vllm.distributed.device_communicators.shm_broadcast")
+    broadcast.sched_yield()
+    assert len(calls) == 1
+    assert "sched_yield()" in inspect.getsource(broadcast.SpinCondition.wait)
 
 
 def test_signs_of_life() -> None:
