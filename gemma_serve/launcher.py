@@ -7,8 +7,7 @@ vLLM, and what imports it, is imported inside `run`, after the environment is se
 from __future__ import annotations
 
 import asyncio
-import json
-import logging.config
+import logging
 import os
 import signal
 from collections.abc import Coroutine
@@ -20,18 +19,16 @@ from typing import TYPE_CHECKING, Any
 
 import uvloop
 
-from gemma_serve import log_sink, logs, metrics
+from gemma_serve import log_sink, metrics
 from gemma_serve.api.keys import KeyRing, followed
 from gemma_serve.api.probes import starting_app
 from gemma_serve.api.state import ServerState
 from gemma_serve.engine.failures import startup_error
 from gemma_serve.engine.heap import give_back_freed_memory
-from gemma_serve.engine.plugin import EVENTS_VARIABLE
 from gemma_serve.engine.processes import (
     adopt_orphans,
     deaf_to_ctrl_c,
     end_children,
-    quiet_children,
     remove_abandoned_memory,
     shared_memory_below,
 )
@@ -40,11 +37,12 @@ from gemma_serve.flight import open_recorder
 from gemma_serve.listen import HttpServer, answered_meanwhile, open_ports
 from gemma_serve.notify import notify, watchdog
 from gemma_serve.plan import Plan, plan_serve
+from gemma_serve.prepare import prepare_environment
 from gemma_serve.profile.load import LoadedProfile
 from gemma_serve.progress import Progress
 from gemma_serve.quality.gate import Gate, read_gate
 from gemma_serve.quality.gate import check as check_quality
-from gemma_serve.rundir import no_temporary_files, run_directory
+from gemma_serve.rundir import run_directory
 from gemma_serve.sizing import selfcheck
 from gemma_serve.start_signals import StartSignals
 from gemma_serve.watch import EngineWatch
@@ -53,14 +51,11 @@ if TYPE_CHECKING:
     from gemma_serve.api.kserve.service import KServe
     from gemma_serve.api.kserve_grpc import GrpcServer
     from gemma_serve.engine.vllm import Engine
-    from gemma_serve.profile.schema import Observability
 
 # How often a start is looked at for new events, and a drain for its end.
 POLL_S = 0.2
 # What an answer that is cut off gets to say so.
 CUT_OFF_S = 1.0
-# Where vLLM's processes put the sockets between them; its default is open to all users.
-SOCKETS_VARIABLE = "VLLM_RPC_BASE_PATH"
 # What vLLM's processes get to end by themselves before they are killed.
 ENGINE_EXIT_S = 2.0
 STOPPED = "Stopped before the server was ready."
@@ -85,7 +80,6 @@ def run(loaded: LoadedProfile, progress: Progress) -> int:
         # Ports, certificate and keys first: whether they serve is known in milliseconds.
         with open_ports(settings) as ports, run_directory() as folder:
             remove_abandoned_memory()
-            events = folder / "events.jsonl"
             keys = KeyRing(settings.api_keys_file, os.environ)
             folders = [*(file.parent for file in reversed(loaded.files)), Path.cwd()]
             gate = read_gate(loaded.profile.quality, folders)
@@ -95,13 +89,7 @@ def run(loaded: LoadedProfile, progress: Progress) -> int:
             starting = answered_meanwhile(starting_app(state), ports, settings, limits)
             with signals.obeyed(), starting:
                 plan = plan_serve(loaded, progress.say)
-                os.environ.update(plan.resolved.env_dict())
-                os.environ[EVENTS_VARIABLE] = str(events)
-                os.environ.setdefault(SOCKETS_VARIABLE, str(folder))
-                begin_logging(loaded.profile.observability, folder, progress)
-                for note in plan.resolved.notes:
-                    progress.say(f"Note: {note}")
-                quiet_children()
+                events = prepare_environment(plan, folder, progress)
                 with progress.doing("import"), timeline.phase("import"):
                     from gemma_serve.api.app import build_app, only_probes
                     from gemma_serve.api.kserve.service import KServe
@@ -125,21 +113,6 @@ def run(loaded: LoadedProfile, progress: Progress) -> int:
         return 0
     finally:
         log_sink.wait_until_written()
-
-
-def begin_logging(settings: Observability, folder: Path, progress: Progress) -> None:
-    """Log as the profile says, in this process and, by a file in `folder`, in vLLM's."""
-    if logs.CONFIG_VARIABLE not in os.environ:  # the operator's own wins
-        config = logs.config(settings, os.environ.get("VLLM_LOGGING_LEVEL", "INFO"))
-        file = folder / "logging.json"
-        try:
-            file.write_text(json.dumps(config), encoding="utf-8")
-        except OSError as error:
-            raise no_temporary_files(error) from error
-        os.environ[logs.CONFIG_VARIABLE] = str(file)
-        logging.config.dictConfig(config)
-    if settings.log_format == "json":
-        progress.logger = logging.getLogger("gemma_serve")
 
 
 @dataclass

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gemma_serve import metrics
+from gemma_serve.engine.nodes import MASTER_PORT, Ranks
 from gemma_serve.engine.vitals import Workers
 from gemma_serve.engine.watchdog import Progress, Sight, Watchdog
 from gemma_serve.incident import incident_directory, without_secrets, write_incident
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from gemma_serve.api.state import ServerState
 
 POLL_S = 0.2
+# How often the other hosts of a model are looked for.
+NODES_S = 1.0
 # As often as vLLM's own server does.
 LOG_STATS_S = 10.0
 # So many pings fit into `limits.stall_s`; under load the steps alone are signs enough.
@@ -44,6 +47,7 @@ class EngineWatch:
         """Watch until the engine is dead or wedged; say so, and keep what may tell why."""
         loop = asyncio.get_running_loop()
         due_s = loop.time() + LOG_STATS_S
+        nodes = asyncio.create_task(self._watch_nodes())
         try:
             while self.state.alive:
                 asleep_s = loop.time()
@@ -54,6 +58,7 @@ class EngineWatch:
                     # vLLM logs, and so empties, its statistics.
                     await self.engine.log_stats()
         finally:
+            nodes.cancel()
             if self.ping is not None:
                 self.ping.cancel()
         if self.state.given_up:
@@ -62,8 +67,19 @@ class EngineWatch:
                 f"The engine is wedged: no sign of life for {self.state.silent_s:.0f} s. "
                 "Shutting down."
             )
+        elif self.state.node_lost:
+            self.say("A node of the model is gone. Shutting down.")
         else:
             self.say("The engine died; the lines above are vLLM's own. Shutting down.")
+
+    async def _watch_nodes(self) -> None:
+        settings = self.state.profile.engine
+        if settings.get("nnodes", 1) == 1:
+            return
+        ranks = await asyncio.to_thread(Ranks, int(settings.get("master_port", MASTER_PORT)))
+        while not self.state.node_lost:
+            await asyncio.sleep(NODES_S)
+            self.state.node_lost = await asyncio.to_thread(ranks.one_is_gone)
 
     def _look(self, lag_s: float) -> None:
         self._ping_if_due()

@@ -42,6 +42,7 @@ class ServerState:
     progress: Progress = Progress.IDLE
     silent_s: float = 0.0
     given_up: bool = False
+    node_lost: bool = False  # of a model over several hosts
     event_loop_lag_s: float = 0.0
     flight: FlightRecorder | None = None  # where requests are recorded
     self_check: Mapping[str, Any] | None = None  # the plan's figures against the engine's
@@ -82,7 +83,7 @@ class ServerState:
     @property
     def alive(self) -> bool:
         """Whether this process can still become, or stay, useful."""
-        return self.engine is None or not (self.engine.dead or self.given_up)
+        return self.engine is None or not (self.engine.dead or self.given_up or self.node_lost)
 
     @property
     def stalled(self) -> bool:

@@ -38,9 +38,11 @@ def serve(profile: ProfileArgument = DEFAULT_PROFILE, set_: SetOption = None) ->
 
     Example: gemma-serve serve gemma-3-270m --set server.port=9000
     """
-    from gemma_serve import launcher
+    from gemma_serve import follower, launcher
 
-    raise typer.Exit(launcher.run(load(profile, set_), progress()))
+    loaded = load(profile, set_)
+    run = follower.run if follower.is_follower(loaded) else launcher.run
+    raise typer.Exit(run(loaded, progress()))
 
 
 @commands.command(rich_help_panel=PANEL)

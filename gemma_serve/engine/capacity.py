@@ -16,7 +16,7 @@ def parallel_args(context: Context) -> Derived:
 
     Raises:
         StartupError: More workers than devices, an executor that this machine can't run, or a node
-            that answers no requests.
+            that is none of engine.nnodes.
     """
     executor = context.engine(
         "distributed_executor_backend", context.profile.distributed_executor_backend
@@ -25,10 +25,11 @@ def parallel_args(context: Context) -> Derived:
         raise StartupError(
             "distributed_executor_backend 'ray' can't run on CPU; use mp, or leave it out."
         )
-    if (rank := context.engine("node_rank", 0)) != 0:
+    rank = context.engine("node_rank", 0)
+    if rank not in range(context.num_nodes):
         raise StartupError(
-            f"engine.node_rank {rank} is a node that answers no requests; serve node 0, and start "
-            "the others with vLLM's own 'vllm serve --headless'."
+            f"engine.node_rank {rank} is none of engine.nnodes {context.num_nodes}; "
+            "number the nodes from 0 (which answers requests) to nnodes - 1."
         )
     if is_single_node(context):
         _check_devices(context)

@@ -19,6 +19,12 @@ KUBERNETES = ROOT / "deploy" / "kubernetes"
 OVERLAYS = sorted(path.name for path in (KUBERNETES / "overlays").iterdir())
 KUBECTL = Path(sys.executable).parent / "kubectl"
 Object = dict[str, Any]
+# What LeaderWorkerSet gives the containers of a group's second pod, for the kubelet to put in.
+GROUP = {
+    "$(LWS_GROUP_SIZE)": "2",
+    "$(LWS_LEADER_ADDRESS)": "gemma-serve-0.gemma-serve",
+    "$(LWS_WORKER_INDEX)": "1",
+}
 
 
 @functools.cache
@@ -73,7 +79,11 @@ class Pod:
     @property
     def overrides(self) -> list[str]:
         """Each KEY=VALUE of --set."""
-        return [word.removeprefix("--set=") for word in self.arguments if word.startswith("--set=")]
+        words = " ".join(self.arguments)
+        for variable, value in GROUP.items():
+            words = words.replace(variable, value)
+        prefix = "--set="
+        return [word.removeprefix(prefix) for word in words.split() if word.startswith(prefix)]
 
     def profile(self, directory: Path) -> LoadedProfile:
         """The profile that it serves, loaded as the server would from its ConfigMap."""

@@ -15,6 +15,7 @@ from cloudcoil.models.prometheus_operator.v1 import ServiceMonitor
 
 from gemma_serve.api.operations import OPEN_PATHS, router
 from gemma_serve.errors import ProfileError
+from gemma_serve.follower import is_follower
 from gemma_serve.profile.load import load_profile
 from tests.deploy.manifests import (
     KUBERNETES,
@@ -37,6 +38,8 @@ ENGINE_END_S = 10
 # is not to be had as a package.
 CUSTOM_MODELS = {"ScaledObject": ScaledObject, "ServiceMonitor": ServiceMonitor}
 CUSTOM_KINDS = {*CUSTOM_MODELS, "LeaderWorkerSet"}
+# Overlays in which several pods hold one model.
+GROUPS = ["multi-node", "multi-node-vllm"]
 SECRET = yaml.safe_load((KUBERNETES / "secret.example.yaml").read_text())
 
 
@@ -85,9 +88,10 @@ def test_custom_objects_fit_their_definitions(overlay: str) -> None:
             assert read.model_dump(mode="json", by_alias=True, exclude_unset=True) == found
 
 
-def test_group_pods_fit_the_schemas() -> None:
+@pytest.mark.parametrize("overlay", GROUPS)
+def test_group_pods_fit_the_schemas(overlay: str) -> None:
     """The pods inside a LeaderWorkerSet are Kubernetes' own, and valid."""
-    for pod in pods("multi-node"):
+    for pod in pods(overlay):
         template = {"apiVersion": "v1", "kind": "PodTemplate", "metadata": {"name": "pod"}}
         validate(template | {"template": pod.template})
 
@@ -256,13 +260,29 @@ def test_grace_is_longer_than_pre_stop_and_drain(overlay: str, tmp_path: Path) -
     assert grace_s > pre_stop_s(pod) + drain_s + ENGINE_END_S
 
 
-def test_workers_outlive_the_leaders_drain(tmp_path: Path) -> None:
+@pytest.mark.parametrize("overlay", GROUPS)
+def test_workers_outlive_the_leaders_drain(overlay: str, tmp_path: Path) -> None:
     """A group gets SIGTERM at once; the workers keep their GPUs until the leader has ended."""
-    leader, worker = pods("multi-node")
+    leader, worker = pods(overlay)
     drain_s = leader.profile(tmp_path).profile.limits.drain_s
 
     assert pre_stop_s(worker) >= pre_stop_s(leader) + drain_s + ENGINE_END_S
     assert worker.spec["terminationGracePeriodSeconds"] > pre_stop_s(worker)
+
+
+def test_nodes_of_a_group_share_a_profile(tmp_path: Path) -> None:
+    """Without Ray each pod starts its own workers: the leader answers, the other follows it."""
+    leader, worker = (pod.profile(tmp_path) for pod in pods("multi-node-vllm"))
+    (group,) = of_kind("multi-node-vllm", "LeaderWorkerSet")
+    node = leader.profile.engine
+
+    assert node["nnodes"] == group["spec"]["leaderWorkerTemplate"]["size"]
+    assert worker.profile.engine == node | {"node_rank": 1}
+    assert (is_follower(leader), is_follower(worker)) == (False, True)
+    sizes = [(found.profile.tensor_parallel_size, found.profile.pipeline_parallel_size)
+             for found in (leader, worker)]  # fmt: skip
+    assert sizes == [(8, 2)] * 2
+    assert leader.profile.distributed_executor_backend is None
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)

@@ -292,9 +292,9 @@ def test_fp8_kv_cache_names_the_finer_option(tmp_path: Path) -> None:
         ),
         (
             TWO_CORES,
-            {"engine": TWO_NODES | {"node_rank": 1}},
-            "engine.node_rank 1 is a node that answers no requests; serve node 0, and start "
-            "the others with vLLM's own 'vllm serve --headless'.",
+            {"engine": TWO_NODES | {"node_rank": 2}},
+            "engine.node_rank 2 is none of engine.nnodes 2; "
+            "number the nodes from 0 (which answers requests) to nnodes - 1.",
         ),
     ],
 )

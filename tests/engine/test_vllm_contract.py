@@ -22,6 +22,7 @@ import pytest
 from gemma_serve.engine import request_limits
 from gemma_serve.engine import vllm as door
 from gemma_serve.engine.capacity import _GPU_MEMORY_UTILIZATION
+from gemma_serve.engine.nodes import MASTER_PORT
 from gemma_serve.engine.requirements import _PLUGINS
 from gemma_serve.engine.vllm import (
     children,
@@ -35,6 +36,7 @@ from gemma_serve.engine.vllm import (
     render,
     renderer,
     steps,
+    workers,
 )
 from gemma_serve.errors import (
     GemmaServeError,
@@ -478,6 +480,14 @@ def test_started_processes(name: str) -> None:
     assert inspect.isfunction(pkgutil.resolve_name(name))
     starts = [vllm_source("v1", "engine", file) for file in ("utils.py", "coordinator.py")]
     assert any(f"target={function}," in text for text in starts), module
+
+
+def test_workers_of_another_node() -> None:
+    """An executor without an engine runs a node's workers, and can be waited for."""
+    assert "headless" in parameters(engine.AsyncEngineArgs.create_engine_config)
+    assert "monitor_workers" in parameters(workers.MultiprocExecutor.__init__)
+    assert "inline" in parameters(workers.MultiprocExecutor.start_worker_monitor)
+    assert of_vllm("vllm.config:ParallelConfig").master_port == MASTER_PORT
 
 
 def test_waiting_is_a_call_that_we_replace(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -112,13 +112,31 @@ def test_what_our_server_says(golden: Path) -> None:
 def test_the_same_server(
     tiny_server: Server, golden: Path, tmp_path: Path, concurrency: str
 ) -> None:
-    """Replayed to the server that it was recorded from, nothing differs."""
-    words = ("--golden", golden, "--concurrency", concurrency)
+    """Replayed to the server that it was recorded from, nothing differs but a stream's cuts."""
+    words = ("--golden", golden, "--concurrency", concurrency, "--json")
     code, output = check(tiny_server, tmp_path / "log", *words)
+
+    report = json.loads(output)
+    assert code == report["exit_code"] == 0
+    assert {pair["name"] for pair in report["pairs"]} == set(REQUESTS)
+    # Tokens that are ready at once share an event.
+    cuts = [pair for pair in report["pairs"] if pair["verdict"] != "same"]
+    assert {pair["name"] for pair in cuts} <= {"stream"}
+    kinds = {found["where"] for pair in cuts for found in pair["differences"]}
+    assert kinds <= {"number of events"}, output
+
+
+def test_the_same_server_in_words(tiny_server: Server, golden: Path, tmp_path: Path) -> None:
+    """The last line sums up."""
+    pairs = pairs_of(golden)
+    del pairs["stream"]
+    whole = tmp_path / "whole.jsonl"
+    whole.write_text("".join(json.dumps(pair) + "\n" for pair in pairs.values()))
+    code, output = check(tiny_server, tmp_path / "log", "--golden", whole)
 
     assert code == 0, output
     assert output.splitlines()[-1] == (
-        "11 pairs (--text exact): 11 the same, text not compared in 2."
+        "10 pairs (--text exact): 10 the same, text not compared in 2."
     )
 
 

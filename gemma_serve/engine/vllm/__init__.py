@@ -33,6 +33,7 @@ from gemma_serve.engine.vllm.protocol import (
 )
 from gemma_serve.engine.vllm.render import RenderedPrompt, render_chat, renderer_without_engine
 from gemma_serve.engine.vllm.sampling import SAMPLING, check_values
+from gemma_serve.engine.vllm.workers import follow
 
 __all__ = [
     "PARSE_ERRORS",
@@ -51,6 +52,7 @@ __all__ = [
     "check_values",
     "continue_greedily",
     "encode",
+    "follow",
     "freeze_gc_heap",
     "generate",
     "render_chat",
