@@ -31,7 +31,8 @@ pytestmark = [
     pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="two replicas need two cores"),
 ]
 CHAT = {"model": "tiny", "messages": [{"role": "user", "content": "Hi"}], "ignore_eos": True}
-SHORT, LONG = CHAT | {"max_tokens": 8}, CHAT | {"max_tokens": 4000, "stream": True}
+# So long that a test which has to wait for its turn on the machine still sees it under way.
+SHORT, LONG = CHAT | {"max_tokens": 8}, CHAT | {"max_tokens": 8000, "stream": True}
 LOAD = LONG | {"max_tokens": 600}
 PATH = "/v1/chat/completions"
 # One thread each: two replicas that spin on the same two cores would wait for one another.
@@ -45,7 +46,10 @@ def config_of(profile: Path) -> dict[str, Any]:
     (application,) = config["applications"]
     application["args"] |= {
         "profile": str(profile),
-        "overrides": [f'env.{key}="{value}"' for key, value in ONE_THREAD.items()],
+        "overrides": [
+            "max_model_len=8192",
+            *(f'env.{key}="{value}"' for key, value in ONE_THREAD.items()),
+        ],
         "command": [sys.executable, "-m", "gemma_serve"],
     }
     (deployment,) = application["deployments"]
@@ -117,7 +121,13 @@ def test_a_stream_comes_as_it_is_made(ray: Cluster) -> None:
             assert "error" not in json.loads(next(events).removeprefix("data: "))
         assert chats(port, "499") == 0
 
-    until(lambda: chats(port, "499") == 1, "end of the request", 60)
+    try:
+        until(lambda: chats(port, "499") == 1, "end of the request", 60)
+    except AssertionError as error:
+        found = httpx.get(f"http://127.0.0.1:{port}/metrics", timeout=10).text.splitlines()
+        told = ("gemma_serve_http_requests_total{", "vllm:num_requests", "vllm:generation_tokens")
+        lines = "\n".join(line for line in found if line.startswith(told))
+        raise AssertionError(f"{error}:\n{lines}\n{ray.logs()}") from error
     assert series(port, "vllm:generation_tokens_total") < LONG["max_tokens"]
 
 
