@@ -34,6 +34,11 @@ WAITING = "vllm:num_requests_waiting"
 QUEUED = "gemma_serve_admission_waiting_requests"  # before they reach the engine
 KV_CACHE = "vllm:kv_cache_usage_perc"  # a share of 1, whatever its name says
 REQUESTS = "gemma_serve_http_requests_total"
+KEY_USE = {
+    "requests": "gemma_serve_key_requests_total",
+    "prompt_tokens": "gemma_serve_key_prompt_tokens_total",
+    "generation_tokens": "gemma_serve_key_generation_tokens_total",
+}
 # A probe's 503 is an answer, no failure: while a server starts, there are many.
 PROBES = ("/livez", "/readyz", "/startupz", "/health", "/live", "/ready")
 INFO = "gemma_serve_info"
@@ -139,6 +144,8 @@ class View:
     # HTTP answers in the window and since the start: 4xx, 5xx, and 499 (the client left first).
     errors: Mapping[str, int] = field(default_factory=dict)
     errors_since_start: Mapping[str, int] = field(default_factory=dict)
+    # By the key's name: requests, prompt and generated tokens in the window.
+    keys: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON: percentiles by p50, p90, p99."""
@@ -179,6 +186,7 @@ def view(before: Reading, after: Reading) -> View:
         latencies={name: latency(before, after, series) for name, series in LATENCIES.items()},
         errors=_errors(before, after),
         errors_since_start=_errors(None, after),
+        keys=_key_use(before, after),
     )
 
 
@@ -208,6 +216,16 @@ def _errors(before: Reading | None, after: Reading) -> dict[str, int]:
         if kind in counts:
             counts[kind] += int(total - earlier.get(status, 0.0))
     return counts
+
+
+def _key_use(before: Reading, after: Reading) -> dict[str, dict[str, int]]:
+    use: dict[str, dict[str, int]] = {}
+    for what, series in KEY_USE.items():
+        earlier = before.by_label(series, "key")
+        for key, total in after.by_label(series, "key").items():
+            counts = use.setdefault(key, dict.fromkeys(KEY_USE, 0))
+            counts[what] = int(total - earlier.get(key, 0.0))
+    return use
 
 
 def latency(before: Reading, after: Reading, histogram: str) -> Latency:

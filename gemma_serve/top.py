@@ -38,6 +38,7 @@ from gemma_serve.metrics_view import (
 KEY_VARIABLE = "GEMMA_SERVE_API_KEY"
 TIMEOUT_S = 5.0
 BAR_CELLS = 24
+MAX_KEYS = 8
 SPARK_CELLS = 30
 LATENCY_NAMES = {
     "ttft": "time to first token",
@@ -229,6 +230,8 @@ def screen(watch: Watch, problem: str | None = None) -> RenderableType:
         "",
         _latency(shown),
     ]
+    if shown.keys:
+        parts += ["", _keys_table(shown)]
     if problem:
         parts = [Text(problem, style="bold red"), "", *parts]
     return Panel(
@@ -293,6 +296,18 @@ def _latency(shown: View) -> Table:
 def _latency_cells(latency: Latency) -> list[str]:
     values = [*latency.percentiles_s.values(), latency.mean_s]
     return [*(seconds(value) for value in values), number(latency.count)]
+
+
+def _keys_table(shown: View) -> Table:
+    """The keys that had the most tokens generated; of many, the first few."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    table.add_column("key", style="dim", no_wrap=True, min_width=21)
+    for name in ("requests", "tokens in", "tokens out"):
+        table.add_column(name, justify="right", no_wrap=True, min_width=8)
+    most = sorted(shown.keys.items(), key=lambda item: -item[1]["generation_tokens"])
+    for key, use in most[:MAX_KEYS]:
+        table.add_row(Text(key), *(number(count) for count in use.values()))
+    return table
 
 
 def number(value: float | None) -> str:

@@ -45,6 +45,11 @@ gemma_serve_http_requests_total{{route="/v1/chat/completions",status="400"}} {re
 gemma_serve_http_requests_total{{route="/v1/messages",status="401"}} 1
 gemma_serve_http_requests_total{{route="/v1/messages",status="499"}} 6
 gemma_serve_http_requests_total{{route="/v1/messages",status="503"}} {failed}
+gemma_serve_key_requests_total{{key="a",outcome="taken"}} {refused}
+gemma_serve_key_requests_total{{key="a",outcome="refused"}} 1
+gemma_serve_key_requests_total{{key="b",outcome="taken"}} 7
+gemma_serve_key_prompt_tokens_total{{key="a"}} {prompt}
+gemma_serve_key_generation_tokens_total{{key="a"}} {generated}
 gemma_serve_http_requests_total{{route="/readyz",status="503"}} 100
 gemma_serve_http_requests_total{{route="/v2/health/ready",status="503"}} 100
 """
@@ -109,6 +114,15 @@ def test_errors_of_the_window_and_since_the_start() -> None:
 
     assert shown.errors == {"4xx": 3, "5xx": 1, "499": 0}  # 5 - 2, 1 - 0, 6 - 6
     assert shown.errors_since_start == {"4xx": 6, "5xx": 1, "499": 6}  # 5 + 1
+
+
+def test_use_by_key_in_the_window() -> None:
+    """Requests of any outcome and tokens, by the key's name."""
+    shown = view(reading(BEFORE), reading(AFTER, 2010))
+
+    a = {"requests": 3, "prompt_tokens": 500, "generation_tokens": 1200}  # 6 - 3, 700 - 200, ...
+    b = {"requests": 0, "prompt_tokens": 0, "generation_tokens": 0}  # 7 - 7
+    assert shown.keys == {"a": a, "b": b}
 
 
 def test_latency_of_the_window() -> None:
