@@ -15,7 +15,7 @@ from functools import partial
 
 from gemma_serve import log_sink
 from gemma_serve.engine.failures import startup_error
-from gemma_serve.engine.nodes import MASTER_PORT, is_connected_to_store
+from gemma_serve.engine.nodes import MASTER_PORT, Absence, is_connected_to_store
 from gemma_serve.engine.processes import (
     adopt_orphans,
     deaf_to_ctrl_c,
@@ -91,8 +91,9 @@ def _follow(
         if ready.is_set():
             node = f"Node {engine['node_rank']} of {engine['nnodes']}"
             progress.say(f"{node} is ready (Ctrl-C stops)")
+        absence = Absence()
         while not working.done():
-            if not is_connected_to_store(port):
+            if absence.is_sure(missing=not is_connected_to_store(port)):
                 return f"{leader} is gone."
             time.sleep(POLL_S)
         working.result()

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gemma_serve import metrics
-from gemma_serve.engine.nodes import MASTER_PORT, Ranks
+from gemma_serve.engine.nodes import MASTER_PORT, Absence, Ranks
 from gemma_serve.engine.vitals import Workers
 from gemma_serve.engine.watchdog import Progress, Sight, Watchdog
 from gemma_serve.incident import incident_directory, without_secrets, write_incident
@@ -77,9 +77,11 @@ class EngineWatch:
         if settings.get("nnodes", 1) == 1:
             return
         ranks = await asyncio.to_thread(Ranks, int(settings.get("master_port", MASTER_PORT)))
+        absence = Absence()
         while not self.state.node_lost:
             await asyncio.sleep(NODES_S)
-            self.state.node_lost = await asyncio.to_thread(ranks.one_is_gone)
+            missing = await asyncio.to_thread(ranks.one_is_gone)
+            self.state.node_lost = absence.is_sure(missing=missing)
 
     def _look(self, lag_s: float) -> None:
         self._ping_if_due()

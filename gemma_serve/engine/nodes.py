@@ -12,7 +12,21 @@ from collections.abc import Iterator
 import psutil
 
 MASTER_PORT = 29501  # vLLM 0.32's default of engine.master_port
+# Whose connections could not be read for a moment is not gone yet.
+LOOKS = 3
 Address = tuple[str, int]
+
+
+class Absence:
+    """Counts the looks in a row at which somebody was not there."""
+
+    def __init__(self) -> None:
+        self.looks = 0
+
+    def is_sure(self, *, missing: bool) -> bool:
+        """Whether that was so for LOOKS looks, this one included."""
+        self.looks = self.looks + 1 if missing else 0
+        return self.looks >= LOOKS
 
 
 def is_connected_to_store(port: int) -> bool:
