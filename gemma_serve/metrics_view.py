@@ -14,7 +14,9 @@ from typing import Any
 from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-# vLLM's histograms, by the field's words. Source: vLLM 0.32 v1/metrics/loggers.py
+# The release whose names these are; another may have others. Source: v1/metrics/loggers.py
+VLLM_RELEASE = "0.32"
+# vLLM's histograms, by the field's words.
 LATENCIES = {
     "ttft": "vllm:time_to_first_token_seconds",
     "tpot": "vllm:request_time_per_output_token_seconds",

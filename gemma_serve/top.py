@@ -25,6 +25,7 @@ from rich.text import Text
 from gemma_serve.errors import GemmaServeError
 from gemma_serve.metrics_view import (
     PERCENTILES,
+    VLLM_RELEASE,
     Latency,
     NotGemmaServeError,
     Reading,
@@ -248,11 +249,17 @@ def screen(watch: Watch, problem: str | None = None) -> RenderableType:
 
 def _title(shown: View, status: str | None) -> Text:
     server = shown.server
-    words = [server.get("dtype"), f"vLLM {server.get('vllm_version', '?')}", status]
+    words = [server.get("dtype"), _release(server.get("vllm_version")), status]
     if shown.uptime_s is not None:
         words.append(f"up {duration(shown.uptime_s)}")
     title = Text(f" {server.get('profile', '?')} ", style="bold")
     return title.append(" · ".join(word for word in words if word) + " ", style="not bold")
+
+
+def _release(version: str | None) -> str:
+    if version is None or version.startswith(f"{VLLM_RELEASE}."):
+        return f"vLLM {version or '?'}"
+    return f"vLLM {version}, not {VLLM_RELEASE}: figures may be missing"
 
 
 def _levels(shown: View, rates: list[float]) -> Table:

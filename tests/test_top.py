@@ -8,7 +8,7 @@ import socket
 from pathlib import Path
 
 import pytest
-from prometheus_client import CollectorRegistry, make_asgi_app
+from prometheus_client import CollectorRegistry, Info, make_asgi_app
 from rich.console import Console
 
 from gemma_serve.top import TopError, Watch, duration, number, screen, seconds
@@ -135,6 +135,21 @@ def test_another_kind_of_server() -> None:
             f"{side.url} is no gemma-serve (no series gemma_serve_info); name one as "
             "'gemma-serve top http://HOST:PORT'."
         )
+
+
+@pytest.mark.parametrize(
+    ("version", "title"),
+    [("0.31.1", "vLLM 0.31.1, not 0.32: figures may be missing"), ("0.32.4", "vLLM 0.32.4 ")],
+)
+def test_another_release_of_vllm(version: str, title: str) -> None:
+    """A vLLM whose series have other names is named in the title, and nothing fails for it."""
+    registry = CollectorRegistry()
+    Info("gemma_serve", "What is served.", registry=registry).info({"vllm_version": version})
+    shown = Console(file=io.StringIO(), width=100)
+    with http_side({}, app=make_asgi_app(registry)) as side, Watch(side.url, 30) as watch:
+        watch.look()
+        shown.print(screen(watch))
+    assert title in shown.file.getvalue()
 
 
 def test_no_server(tmp_path: Path) -> None:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
 import yaml
 
-from tests.deploy.expressions import RULES, rules
+from gemma_serve.metrics_view import VLLM_RELEASE
+from tests.deploy.expressions import RULES, of_dashboard, of_rules, rules
 from tests.deploy.prometheus import FOLDER, promtool
 
-RUNBOOK = Path(__file__).parents[2] / "docs" / "operations.md"
+ROOT = Path(__file__).parents[2]
+RUNBOOK = ROOT / "docs" / "operations.md"
 ALERTS = sorted({rule["alert"] for rule in rules() if "alert" in rule})
 TESTS = FOLDER / "tests" / "alerts_test.yml"
 
@@ -38,6 +41,24 @@ def test_every_alert_is_played() -> None:
         if alert["exp_alerts"]
     }
     assert sorted(fired) == ALERTS
+
+
+def test_other_vllms_are_all_but_the_pinned_one() -> None:
+    """What the alert, the dashboard and `top` take for the right release is the pinned one."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    (pinned,) = (one.partition("==")[2] for one in project["optional-dependencies"]["gpu"])
+    right = [
+        matcher.value
+        for expression in (*of_rules(), *of_dashboard())
+        for selector in expression.selectors()
+        for matcher in selector.matchers.matchers
+        if matcher.name == "vllm_version"
+    ]
+    assert len(right) == 2  # the alert and the panel
+    for pattern in right:
+        assert re.fullmatch(pattern, pinned)
+        assert not re.fullmatch(pattern, "0.31.1")
+    assert pinned.startswith(f"{VLLM_RELEASE}.")
 
 
 @pytest.mark.parametrize("alert", ALERTS)
