@@ -100,10 +100,19 @@ def _is_ending(process: psutil.Process) -> bool:
 
 def session_of(leader_pid: int) -> list[psutil.Process]:
     """What runs in a session, zombies left out: their parent is gone, or busy ending."""
+    return _alive_where(os.getsid, leader_pid)
+
+
+def group_of(leader_pid: int) -> list[psutil.Process]:
+    """What runs in a process group, zombies left out."""
+    return _alive_where(os.getpgid, leader_pid)
+
+
+def _alive_where(leader_of: Callable[[int], int], leader_pid: int) -> list[psutil.Process]:
     members = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):
-            if os.getsid(process.pid) == leader_pid and process.status() != psutil.STATUS_ZOMBIE:
+            if leader_of(process.pid) == leader_pid and process.status() != psutil.STATUS_ZOMBIE:
                 members.append(process)
     return members
 

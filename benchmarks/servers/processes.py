@@ -20,10 +20,12 @@ POLL_S = 0.002
 
 class Tree:
     """
-    A process that leads a session of its own, and all below it or in that session.
+    A process that leads a process group of its own, and all below it or in that group.
 
-    The session finds those whose parent has ended; the parents find those with a session of their
-    own.
+    The group finds those whose parent has ended; the parents find those with a group of their own.
+    All stay in the harness's session: Linux shares the cores among sessions (autogroup), whatever
+    their priorities, and on 6.18 vLLM's processes, which wait by sched_yield, keep another session
+    from running for seconds.
     """
 
     def __init__(self, words: Sequence[str], log: Path, environ: Mapping[str, str]) -> None:
@@ -34,7 +36,7 @@ class Tree:
                 stdout=output,
                 stderr=output,
                 env=os.environ | dict(environ),
-                start_new_session=True,
+                process_group=0,
             )
         self.leader = psutil.Process(self._popen.pid)
         self._paused = False
@@ -50,7 +52,7 @@ class Tree:
             found |= {child.pid: child for child in self.leader.children(recursive=True)}
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error, OSError):
-                if process.pid not in found and os.getsid(process.pid) == self.leader.pid:
+                if process.pid not in found and os.getpgid(process.pid) == self.leader.pid:
                     found[process.pid] = process
         return [process for process in found.values() if _is_alive(process)]
 

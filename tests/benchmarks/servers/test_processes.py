@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -94,7 +95,7 @@ def test_stubborn_server_is_killed(
 
 
 def test_child_whose_parent_ended_is_still_found(tree: Tree) -> None:
-    """What outlives the leader is in its session, and is ended with it."""
+    """What outlives the leader is in its process group, and is ended with it."""
     child = next(process for process in tree.processes() if process.name() == "sleep")
 
     tree.leader.kill()
@@ -102,3 +103,8 @@ def test_child_whose_parent_ended_is_still_found(tree: Tree) -> None:
         time.sleep(0.02)
 
     assert [process.pid for process in tree.processes()] == [child.pid]
+
+
+def test_client_and_server_share_a_session(tree: Tree) -> None:
+    """Else the kernel would share the cores among sessions, and the client's priority be void."""
+    assert {os.getsid(process.pid) for process in tree.processes()} == {os.getsid(0)}

@@ -16,7 +16,7 @@ import pytest
 
 from benchmarks.servers import ServerError, TargetSpec, parse_target, started
 from tests.benchmarks.servers import family
-from tests.commands import session_of
+from tests.commands import group_of
 
 ROOT = Path(__file__).parents[3]
 SPEC = TargetSpec("profile", "family", model="m")
@@ -139,12 +139,12 @@ def test_no_signal_leaves_a_server_behind(number: int, words: list[str], tmp_pat
     ready = re.fullmatch(r"ready (\d+) (\d+)\n", harness.stdout.readline())
     assert ready is not None, (tmp_path / "log").read_text()
     leaders = [int(pid) for pid in ready.groups()]
-    assert [len(session_of(pid)) for pid in leaders] == [2, 2]
+    assert [len(group_of(pid)) for pid in leaders] == [2, 2]
 
     harness.send_signal(number)
     harness.wait(60)
 
     deadline_s = time.monotonic() + 5
-    while any(session_of(pid) for pid in leaders) and time.monotonic() < deadline_s:
+    while any(group_of(pid) for pid in leaders) and time.monotonic() < deadline_s:
         time.sleep(0.02)
-    assert [session_of(pid) for pid in leaders] == [[], []]
+    assert [group_of(pid) for pid in leaders] == [[], []]
