@@ -71,7 +71,12 @@ class Blocks:
             # A salt of its own in a prompt would make it another prompt; nothing is timed here.
             settings = dataclasses.replace(self.settings, seed=seed, keep_text=True, cold=False)
             result: CellResult = await run_cell(
-                server, workload, ONE_BY_ONE, settings, run_id=f"quality-{seed}"
+                server,
+                workload,
+                ONE_BY_ONE,
+                settings,
+                run_id=f"quality-{seed}",
+                on_progress=self.on_progress,
             )
             write_cell(result, self.directory / f"quality-{'ab'[len(answers)]}")
             answers.append(result.records)
@@ -80,20 +85,57 @@ class Blocks:
             await arm.wake()
         return compare_answers(*answers)
 
-    async def ping_pong(self, arms: tuple[Arm, Arm], seed: int) -> PingPong:
-        """Latency at one request at a time, each prompt through both; A against itself first."""
+    async def ping_pong(
+        self,
+        arms: tuple[Arm, Arm],
+        seed: int,
+        *,
+        alpha: float,
+        margin: float,
+        aa_pairs: int | None = None,
+        begin: Callable[[str], None] = lambda _: None,
+    ) -> tuple[PingPong | None, PingPong]:
+        """
+        Latency at one request at a time, each prompt through both; A against itself first.
+
+        Args:
+            aa_pairs: Of A against itself, with other prompts: a server that takes no salt has the
+                first ones in its cache then. None is one for each request, 0 leaves it out.
+            begin: Called with what begins.
+        """
         number = 0
 
         async def send(arm: Arm, item: Item) -> RequestRecord:
             nonlocal number
             number += 1
-            sending = self.servers[arm].sending
-            salt = f"ping-pong-{self.begun}-{seed}-{number}"
-            salted = dataclasses.replace(sending, salt=salt)
+            server = self.servers[arm]
+            salt = f"ping-pong-{self.begun}-{seed}-{number}" if server.salts else None
+            salted = dataclasses.replace(server.sending, salt=salt)
             return (await offer(salted, ONE_BY_ONE, [item])).records[0]
 
-        items = self.materialise(seed).items
-        floor = await ping_pong(send, (arms[0], arms[0]), items, seed=seed)
-        return await ping_pong(
-            send, arms, items, seed=seed, noise_floors=noise_floors(floor.metrics)
-        )
+        async def play(
+            both: tuple[Arm, Arm], items: list[Item], floor: PingPong | None = None
+        ) -> PingPong:
+            return await ping_pong(
+                send,
+                both,
+                items,
+                seed=seed,
+                noise_floors=noise_floors(floor.metrics) if floor else None,
+                alpha=alpha,
+                margin=margin,
+                on_progress=self.on_progress,
+            )
+
+        begin("warming up")
+        workload = self.materialise(seed)
+        for item in workload.warm_up:
+            for arm in arms:
+                await send(arm, item)
+        floor = None
+        if aa_pairs != 0:
+            begin("A against itself")
+            others = self.materialise(seed + 1).items[:aa_pairs]
+            floor = await play((arms[0], arms[0]), others)
+        begin("A against B")
+        return floor, await play(arms, workload.items, floor)

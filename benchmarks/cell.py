@@ -15,8 +15,9 @@ from typing import Any, get_args
 
 from benchmarks.load.connection import Endpoint
 from benchmarks.load.probe import abilities, about, first_model, scrape
-from benchmarks.load.protocols import SALT_DIGITS
+from benchmarks.load.protocols import SALT_DIGITS, Extras, body
 from benchmarks.load.runner import Offered, Progress, Sending, offer
+from benchmarks.load.schedule import trace_times_s, units
 from benchmarks.machine import CpuWatch, ahead_of_servers, argv, conditions, utc_now, without_paths
 from benchmarks.metrics.export import vllm_bench, write_requests, write_summary_csv
 from benchmarks.metrics.server_side import server_side
@@ -51,6 +52,7 @@ class ServerMeter:
     api_cpu_s: Callable[[], float | None]
     tree_cpu_s: Callable[[], float | None]
     api_rss_mib: Callable[[], float | None]
+    ended: Callable[[], str | None]  # why, with its last words, where it ended by itself
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,20 @@ class CellResult:
     run: Run
     records: list[RequestRecord]
     workload: Workload = field(repr=False)
+
+
+def check_cell(workload: Workload, load: Load, settings: Settings) -> None:
+    """
+    Find out whether the requests can be sent like this, before a server is started for them.
+
+    Raises:
+        ValueError: the protocol has no place for a prompt, or the workload no times of its own.
+    """
+    if load.mode == "trace":
+        trace_times_s(units(workload.items), load)
+    if settings.protocol is not None:
+        for item in (*workload.items, *workload.warm_up):
+            body(settings.protocol, "", item, Extras(), contract=settings.contract)
 
 
 async def prepare(
@@ -164,7 +180,7 @@ async def run_cell(
     """
     started_at = utc_now()
     run_id = run_id or f"{started_at.replace(':', '')}-{load.label().replace('/', '-')}"
-    cold = settings.cold and workload.spec.kind not in SHARING
+    cold = settings.cold and not shares_prompts(workload)
     salt = run_id if server.salts else None
     sending = dataclasses.replace(server.sending, salt=salt, salt_each=cold)
     host, counters = conditions(), _Counters(server)
@@ -179,7 +195,9 @@ async def run_cell(
             on_progress=on_progress,
         )
     foreign, steal = await counters.end()
-    offered.health.foreign_cpu, offered.health.steal = foreign, steal
+    # What is gone has no CPU time: all of it would be called foreign.
+    offered.health.foreign_cpu = None if counters.ended else foreign
+    offered.health.steal = steal
     metrics = summarise(offered.records, load, server.slo)
     side, reason = counters.differences(offered.records)
     run = Run(
@@ -201,6 +219,7 @@ async def run_cell(
             cold=cold,
             server=side,
             ignore_eos=sending.ignore_eos,
+            ended=counters.ended,
         ),
         token_source=_worst_source(offered.records),
         slo=server.slo,
@@ -210,6 +229,11 @@ async def run_cell(
         timeseries=timeseries(offered.records),
     )
     return CellResult(run, offered.records, workload)
+
+
+def shares_prompts(workload: Workload) -> bool:
+    """Whether its requests find blocks of others: by its kind, or as turns of one conversation."""
+    return workload.spec.kind in SHARING or any(item.turn for item in workload.items)
 
 
 class _Counters:
@@ -222,6 +246,7 @@ class _Counters:
         self.cpu_before: tuple[float, float] | None = None
         self.cpu_after: tuple[float, float] | None = None
         self.watch: CpuWatch | None = None
+        self.ended: str | None = None
 
     async def begin(self) -> None:
         """When the first measured request is sent."""
@@ -235,6 +260,7 @@ class _Counters:
         self.cpu_after = self._cpu_s()
         foreign, steal = self.watch.stop() if self.watch else (None, None)
         self.after = await scrape(self.server.endpoint)
+        self.ended = self.server.meter.ended() if self.server.meter else None
         return foreign, steal
 
     def _cpu_s(self) -> tuple[float, float] | None:
@@ -247,7 +273,7 @@ class _Counters:
         found: ServerSide | None = None
         if self.before is not None and self.after is not None:
             found = server_side(self.before, self.after, records)
-        if self.cpu_before and self.cpu_after and self.server.meter:
+        if self.cpu_before and self.cpu_after and self.server.meter and not self.ended:
             found = (found or ServerSide()).model_copy(
                 update={
                     "api_cpu_s": self.cpu_after[0] - self.cpu_before[0],

@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import json
 import sys
+import traceback
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,12 +24,22 @@ from benchmarks.options import (
     ReplayOptions,
     ServerOptions,
     WorkloadOptions,
+    numbers,
+    refuse,
     takes,
 )
-from benchmarks.records import Comparison, Load, Model, Run, Sweep
+from benchmarks.records import Comparison, Judgement, Load, Model, Run, Sweep
 from benchmarks.servers import ServerError
-from benchmarks.serving import serving
-from benchmarks.show import console, out, print_calibration, print_run, print_sweep, progress
+from benchmarks.serving import check_asked, serving
+from benchmarks.show import (
+    console,
+    out,
+    print_calibration,
+    print_run,
+    print_sweep,
+    print_validity,
+    progress,
+)
 from benchmarks.sweep import Swept, sweep_for_goodput, sweep_list, sweep_to_knee
 from benchmarks.workload import Workload
 from benchmarks.write import default_directory, write_comparison, write_sweep
@@ -49,9 +60,12 @@ TargetArgument = Annotated[
         "all but the first are started and ended here. ,protocol=... behind it is for it alone."
     ),
 ]
-# Exit codes; `compare` has its own.
+# Exit codes. 1 (slower, off) and 2 (inconclusive) are verdicts of `compare` and `judge`: what came
+# to no verdict has codes of its own, EX_USAGE and EX_SOFTWARE of sysexits.h.
 INVALID = 3
-FAILED = 2
+FAILED = 64
+CRASHED = 70
+INTERRUPTED = 130
 
 
 @app.command()
@@ -73,7 +87,7 @@ def run(
     def make() -> Workload:
         return workload.materialise(load.clients())
 
-    _one_cell("run", _measure_one(target, make, offered, settings), output)
+    _one_cell("run", lambda: _measure_one(target, make, offered, settings), output)
 
 
 @app.command()
@@ -101,14 +115,14 @@ def replay(
     def make() -> Workload:
         return options.materialise(flight)
 
-    _one_cell("replay", _measure_one(target, make, options.load(), settings), output)
+    _one_cell("replay", lambda: _measure_one(target, make, options.load(), settings), output)
 
 
 def _one_cell(
-    command: str, measured: Coroutine[Any, Any, CellResult], output: OutputOptions
+    command: str, measure: Callable[[], Coroutine[Any, Any, CellResult]], output: OutputOptions
 ) -> None:
-    result: CellResult = _run(measured)
-    directory = output.out or default_directory(command)
+    directory = _directory(output, command)
+    result: CellResult = _run(measure())
     write_cell(result, directory)
     _finish(directory, output)
     print_run(result.run, directory, as_json=output.as_json)
@@ -119,6 +133,7 @@ async def _measure_one(
     target: str, make: Callable[[], Workload], offered: Load, settings: Settings
 ) -> CellResult:
     made = make()
+    check_asked(target, settings, made, offered)
     async with serving(target, settings) as served:
         prepared = await prepare(
             served.endpoint, made, served.settings, label=served.label, meter=served.meter
@@ -148,25 +163,33 @@ def sweep(
         bool, Option("--open", help="Levels are requests a second, not clients.")
     ] = False,
     attainment: Annotated[
-        float, Option(min=0, max=1, help="Part of the requests that has to keep the SLO.")
-    ] = 0.9,
+        float | None,
+        Option(min=0, max=1, help="Part of the requests that has to keep the SLO. Default 0.9."),
+    ] = None,
 ) -> None:
     """
     Measure one load after another. Exit code 3 if a cell is INVALID.
 
+    A search (--knee, --goodput) goes beyond what the server can take: what is INVALID there for
+    that alone does not count, and what it finds is a VALID cell.
     Example: python -m benchmarks sweep --levels 1,2,4,8 --input 128 --output 64
     """
     chosen = [bool(levels), knee, goodput]
     if sum(chosen) != 1:
         raise ValueError("give one of --levels 1,2,4, --knee and --goodput")
+    load.check_sweep(open_loop=open_, by_list=levels is not None)
+    if not goodput:
+        refuse({"--attainment": attainment}, "only the search of --goodput asks for it")
     load_at = load.at_rate if open_ else load.at_concurrency
-    directory = output.out or default_directory("sweep")
+    listed = numbers("--levels", levels, "1,2,4,8", whole=not open_) if levels else []
+    directory = _directory(output, "sweep")
     start = load.rate or load.concurrency or 1
+    settings = server.settings(workload.seed)
+    first = workload.materialise(load.clients())
+    check_asked(target, settings, first, load_at(start))
 
     async def sweep_all() -> tuple[Swept, Prepared, dict[str, str]]:
-        settings = server.settings(workload.seed)
         directories: dict[str, str] = {}
-        first = workload.materialise(load.clients())
         async with serving(target, settings) as served:
             prepared = await prepare(
                 served.endpoint, first, served.settings, label=served.label, meter=served.meter
@@ -183,17 +206,22 @@ def sweep(
                 name = at.label().replace("/", "-").replace("=", "")
                 directories[at.label()] = name
                 write_cell(result, directory / name)
-                print_run(result.run, directory / name, brief=True)
+                # With --json the record alone is on stdout.
+                shown_on = console if output.as_json else out
+                print_run(result.run, directory / name, brief=True, to=shown_on)
                 return result.run
 
             if levels:
-                loads = [load_at(float(level)) for level in levels.split(",")]
-                swept = await sweep_list(measure, loads)
+                swept = await sweep_list(measure, [load_at(level) for level in listed])
             elif knee:
                 swept = await sweep_to_knee(measure, load_at, start)
             else:
                 swept = await sweep_for_goodput(
-                    measure, load_at, start, attainment=attainment, whole=not open_
+                    measure,
+                    load_at,
+                    start,
+                    attainment=0.9 if attainment is None else attainment,
+                    whole=not open_,
                 )
         return swept, prepared, directories
 
@@ -201,8 +229,7 @@ def sweep(
     record = write_sweep(swept, prepared, directories, directory)
     _finish(directory, output)
     print_sweep(record, directory, as_json=output.as_json)
-    valid = all(point.verdict == "VALID" for point in record.points)
-    raise typer.Exit(0 if valid else INVALID)
+    raise typer.Exit(0 if swept.verdict == "VALID" else INVALID)
 
 
 @app.command()
@@ -215,11 +242,19 @@ def compare(
     a: Annotated[str, typer.Argument(help="A: a target, as for run.")],
     b: Annotated[str, typer.Argument(help="B: what A is held against.")],
     looks: Annotated[
-        str, Option(help="After how many pairs to look for a verdict; the last ends it.")
-    ] = "10,12,16",
+        str | None,
+        Option(
+            help="After how many pairs to look for a verdict; the last ends it. Default 10,12,16."
+        ),
+    ] = None,
     aa_pairs: Annotated[
-        int, Option(min=0, help="Pairs of A against itself, first: the noise floor.")
-    ] = 6,
+        int | None,
+        Option(
+            min=0,
+            help="Pairs of A against itself, first: the noise floor. Default 6; with --ping-pong "
+            "one for each request.",
+        ),
+    ] = None,
     margin: Annotated[float, Option(help="Less than this is equivalent: 0.03 is 3 %.")] = 0.03,
     alpha: Annotated[
         float, Option(min=0, max=0.5, help="Chance of a false claim, over all looks.")
@@ -230,7 +265,9 @@ def compare(
     quality_file: Annotated[
         Path | None, Option(help="Prompts for --quality. Default: 48 questions of ours.")
     ] = None,
-    quality_prompts: Annotated[int, Option(min=1, help="How many of them.")] = 48,
+    quality_prompts: Annotated[
+        int | None, Option(min=1, help="How many of them. Default 48.")
+    ] = None,
     ping_pong: Annotated[
         bool,
         Option("--ping-pong", help="Latency of single requests in turns, instead of blocks."),
@@ -239,22 +276,28 @@ def compare(
     """
     Say whether A is faster than B, in interleaved pairs.
 
-    Exit code 0 equivalent or faster, 1 slower, 2 inconclusive, 3 invalid.
+    Exit code 0 equivalent or faster, 1 slower, 2 inconclusive, 3 invalid; 64 is a mistake.
     Example: python -m benchmarks compare profile:gemma-3-270m vllm:gemma-3-270m --concurrency 8
     """
     from benchmarks.compare.quality import QUALITY_PROMPTS, QUALITY_TOKENS
+    from benchmarks.compare.statistics import LOOKS
     from benchmarks.compare.table import print_comparison
     from benchmarks.compare.verdict import exit_code
     from benchmarks.comparing import Asked, compare_targets
 
-    directory = output.out or default_directory("compare")
+    if not quality:
+        given = {"--quality-file": quality_file, "--quality-prompts": quality_prompts}
+        refuse(given, "greedy answers are compared only with --quality", "give that too")
+    if ping_pong:
+        _check_one_at_a_time(load, looks)
+    directory = _directory(output, "compare")
 
     def questions(seed: int) -> Workload:
         # Prompts of random words would only be copied: that agrees however bad the model is.
         options = WorkloadOptions(
             workload=str(quality_file or QUALITY_PROMPTS),
             output=str(QUALITY_TOKENS),
-            requests=quality_prompts,
+            requests=quality_prompts or 48,
             warm_up=0,
         )
         return options.materialise(1, seed)
@@ -265,7 +308,7 @@ def compare(
         load=load.load(),
         settings=server.settings(workload.seed),
         directory=directory,
-        looks=tuple(int(number) for number in looks.split(",")),
+        looks=tuple(map(int, numbers("--looks", looks, "10,12,16"))) if looks else LOOKS,
         aa_pairs=aa_pairs,
         margin=margin,
         alpha=alpha,
@@ -283,6 +326,20 @@ def compare(
     raise typer.Exit(exit_code(record))
 
 
+def _check_one_at_a_time(load: LoadOptions, looks: str | None) -> None:
+    """Of compare --ping-pong, which has a load and a look of its own."""
+    refuse(
+        {
+            "--concurrency": load.concurrency,
+            "--rate": load.rate,
+            "--arrivals": load.arrivals,
+            "--max-concurrency": load.max_concurrency,
+        },
+        "--ping-pong sends one request at a time",
+    )
+    refuse({"--looks": looks}, "--ping-pong looks once, after one pair for each request")
+
+
 @app.command()
 @takes(workload=WorkloadOptions, load=LoadOptions, server=ServerOptions, output=OutputOptions)
 def judge(
@@ -292,25 +349,35 @@ def judge(
     output: OutputOptions,
     target: TargetArgument = DEFAULT_TARGET,
     tools: Annotated[str, Option(help="Which judges.")] = "vllm,guidellm",
-    repeats: Annotated[int, Option(min=1, help="Pairs of ours and theirs, in turns.")] = 3,
+    repeats: Annotated[
+        int,
+        Option(
+            min=1,
+            help="Pairs of ours and theirs, in turns. One has no interval: it can show that they "
+            "are off, and not that they agree.",
+        ),
+    ] = 3,
 ) -> None:
     """
     Replay the same requests through tools that others wrote, and print our figures over theirs.
 
     They are installed on first use, each in a virtual environment of its own. Exit code 1 where a
-    metric is off by more than 5 %, interval and all: a failure to explain.
+    metric is off by more than 5 %, interval and all: a failure to explain; 3 where our own runs are
+    INVALID.
     Example: python -m benchmarks judge --concurrency 8 --requests 64
     """
     from benchmarks.judge import exit_code, table
-    from benchmarks.judging import judge_target
+    from benchmarks.judging import asked_of, judge_target
 
-    directory = output.out or default_directory("judge")
-    judgement = _run(
-        judge_target(target, workload, load, server, tools.split(","), repeats, directory)
-    )
+    directory = _directory(output, "judge")
+    named = [name.strip() for name in tools.split(",")]
+    asked = asked_of(target, workload, load, server, named, repeats, directory)
+    judgement: Judgement = _run(judge_target(asked))
+    _finish(directory, output)
     if output.as_json:
         print(judgement.model_dump_json(by_alias=True))
     else:
+        print_validity(judgement.validity)
         out.print(table(judgement))
         console.print(f"files: {directory}")
     raise typer.Exit(exit_code(judgement))
@@ -347,10 +414,10 @@ def calibrate(
     from benchmarks.load.calibrate import calibrate as calibrate_client
     from benchmarks.load.null_server import Pace
 
-    numbers = [int(number) for number in concurrency.split(",")]
+    clients = [int(number) for number in numbers("--concurrency", concurrency, "1,32,128")]
     pace = Pace(ttft_ms / 1e3, itl_ms / 1e3)
     with progress("null server") as on_progress:
-        found: list[Calibration] = _run(calibrate_client(numbers, pace, on_progress))
+        found: list[Calibration] = _run(calibrate_client(clients, pace, on_progress))
     if as_json:
         print(json.dumps([dataclasses.asdict(one) for one in found], indent=1))
     else:
@@ -398,17 +465,30 @@ def workload(
 
 @app.command()
 def schema(
-    kind: Annotated[str, typer.Argument(help="run, sweep or compare.")] = "run",
+    kind: Annotated[str, typer.Argument(help="run, sweep, compare or judge.")] = "run",
 ) -> None:
     """
     Print the JSON Schema of a record.
 
     Example: python -m benchmarks schema run
     """
-    models: dict[str, type[Model]] = {"run": Run, "sweep": Sweep, "compare": Comparison}
+    models: dict[str, type[Model]] = {
+        "run": Run,
+        "sweep": Sweep,
+        "compare": Comparison,
+        "judge": Judgement,
+    }
     if kind not in models:
         raise ValueError(f"schema {kind} is unknown; use {', '.join(models)}")
     print(json.dumps(models[kind].model_json_schema(by_alias=True), indent=1))
+
+
+def _directory(output: OutputOptions, command: str) -> Path:
+    """Where the results go; not after a measurement is it found to be no place for them."""
+    directory = output.out or default_directory(command)
+    if directory.exists() and not directory.is_dir():
+        raise ValueError(f"--out {directory} is a file; give a directory, or a name that is free")
+    return directory
 
 
 def _finish(directory: Path, output: OutputOptions) -> None:
@@ -431,12 +511,27 @@ def _run(work: Coroutine[Any, Any, Any]) -> Any:
 
 
 def main() -> None:
-    """Run a command; a mistake is one clear line and exit code 2."""
+    """
+    Run a command and exit.
+
+    A mistake, or a server that can't be had, is one clear line and code 64; a fault of the
+    harness's own is a traceback and 70. Neither is a code that a verdict has.
+    """
     try:
-        app()
+        # Not standalone: there typer itself would exit, with 2 for an option that is none.
+        code = app(standalone_mode=False)
+    except typer.TyperException as error:
+        error.show()  # type: ignore[attr-defined]  # typer's own click has it
+        code = FAILED
     except (ServerError, ValueError, OSError) as error:
         print(f"benchmarks: {error}", file=sys.stderr)
-        sys.exit(FAILED)
+        code = FAILED
     except Interrupted:
         print("benchmarks: interrupted; nothing is left running.", file=sys.stderr)
-        sys.exit(130)
+        code = INTERRUPTED
+    except SystemExit:
+        code = FAILED  # typer's, of a pipe that nobody reads: it would be 1
+    except Exception:
+        traceback.print_exc()
+        code = CRASHED
+    sys.exit(code)

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.blocks import Blocks, Materialise
-from benchmarks.cell import Prepared, Settings, prepare
+from benchmarks.cell import Prepared, Settings, about_workload, prepare, shares_prompts
 from benchmarks.compare import run as course
 from benchmarks.compare.quality import with_quality
+from benchmarks.compare.statistics import LOOKS
+from benchmarks.compare.verdict import overall
 from benchmarks.machine import argv, conditions, utc_now
 from benchmarks.records import TRITON_PROTOCOLS, Comparison, Load, Validity
-from benchmarks.serving import Served, serving
-from benchmarks.show import doing
+from benchmarks.serving import Served, check_asked, serving
+from benchmarks.show import Bars, bars
+from benchmarks.workload import Workload
+
+AA_PAIRS = 6
 
 
 @dataclass(frozen=True)
@@ -26,12 +32,63 @@ class Asked:
     load: Load
     settings: Settings
     directory: Path
-    looks: tuple[int, ...]
-    aa_pairs: int
     margin: float
     alpha: float
+    looks: tuple[int, ...] = LOOKS
+    aa_pairs: int | None = None  # as many as are usual if not given
     quality: Materialise | None = None
     ping_pong: bool = False
+
+    def fixed(self) -> course.Settings:
+        """
+        What is fixed before the first block.
+
+        Raises:
+            ValueError: with these numbers nothing could be decided.
+        """
+        return course.Settings(
+            seed=self.settings.seed,
+            looks=self.looks,
+            aa_pairs=AA_PAIRS if self.aa_pairs is None else self.aa_pairs,
+            margin=self.margin,
+            alpha=self.alpha,
+            argv=tuple(argv()),
+        )
+
+
+def check(asked: Asked) -> None:
+    """
+    Say what is wrong with a comparison before two servers are started for it.
+
+    Raises:
+        ServerError, ValueError: what can't be sent, or decides nothing.
+    """
+    asked.fixed()
+    workload = asked.materialise(asked.settings.seed)
+    for target in asked.targets:
+        check_asked(target, asked.settings, workload, asked.load)
+    if asked.quality is not None:
+        asked.quality(asked.settings.seed)
+    if asked.ping_pong:
+        _check_ping_pong(asked, workload)
+
+
+def _check_ping_pong(asked: Asked, workload: Workload) -> None:
+    if shares_prompts(workload):
+        raise ValueError(
+            f"--ping-pong sends single requests that share nothing, and those of this workload "
+            f"({workload.spec.kind}) do; compare them in blocks, without --ping-pong"
+        )
+    if not asked.settings.cold:
+        raise ValueError(
+            "--warm-cache was given, and with --ping-pong no request finds another's blocks; leave "
+            "one of the two out"
+        )
+    if (asked.aa_pairs or 0) > len(workload.items):
+        raise ValueError(
+            f"--aa-pairs {asked.aa_pairs} was given, and --ping-pong has a pair for each of the "
+            f"{len(workload.items)} requests; give fewer, or more --requests"
+        )
 
 
 async def compare_targets(asked: Asked) -> Comparison:
@@ -39,8 +96,10 @@ async def compare_targets(asked: Asked) -> Comparison:
     Start what has to be started, compare, and end it.
 
     Raises:
-        ValueError, ConnectionError, RuntimeError: a server does not start or answer.
+        ServerError, ValueError, ConnectionError: it can't be done, or a server does not start or
+            answer.
     """
+    check(asked)
     async with contextlib.AsyncExitStack() as stack:
         arms, servers = [], {}
         for slot, target in zip("AB", asked.targets, strict=True):
@@ -83,34 +142,34 @@ def _same_counting(servers: list[Prepared]) -> None:
 async def _compare(
     asked: Asked, arms: tuple[course.Arm, course.Arm], servers: dict[course.Arm, Prepared]
 ) -> Comparison:
-    settings = course.Settings(
-        seed=asked.settings.seed,
-        looks=asked.looks,
-        aa_pairs=asked.aa_pairs,
-        margin=asked.margin,
-        alpha=asked.alpha,
-        argv=tuple(argv()),
-    )
-    blocks = Blocks(servers, asked.materialise, asked.load, asked.settings, asked.directory)
-    with doing("Comparing") as say:
+    settings = asked.fixed()
+    with bars("Comparing") as shown:
+        blocks = Blocks(
+            servers,
+            asked.materialise,
+            asked.load,
+            asked.settings,
+            asked.directory,
+            on_progress=shown.requests,
+        )
         if asked.ping_pong:
-            record = await _ping_pong(asked, blocks, arms, settings)
+            record = await _ping_pong(asked, blocks, arms, shown.say)
         else:
-            record = await course.compare(arms, blocks.measure, settings, _shown(say))
+            record = await course.compare(arms, blocks.measure, settings, _shown(shown))
         if asked.quality is not None:
-            say("greedy answers of both")
-            quality = await Blocks(
-                servers, asked.quality, asked.load, asked.settings, asked.directory
-            ).quality(arms, asked.settings.seed)
+            shown.say("greedy answers of both")
+            questions = dataclasses.replace(blocks, materialise=asked.quality)
+            quality = await questions.quality(arms, settings.seed)
             record = with_quality(record, quality)
     return record
 
 
-def _shown(say: Callable[[str], None]) -> course.OnProgress:
+def _shown(shown: Bars) -> course.OnProgress:
     def show(at: course.Progress) -> None:
         stage = "A against itself" if at.stage == "a_a" else "A against B"
         again = f", repeat {at.repeat}" if at.repeat else ""
-        say(f"{stage}, pair {at.pair} of {at.num_pairs}{again}: {at.label}")
+        what = f"{stage}, pair {at.pair} of {at.num_pairs}{again}: {at.label}"
+        shown.block(at.block, at.num_blocks, what)
 
     return show
 
@@ -119,15 +178,24 @@ async def _ping_pong(
     asked: Asked,
     blocks: Blocks,
     arms: tuple[course.Arm, course.Arm],
-    settings: course.Settings,
+    begin: Callable[[str], None],
 ) -> Comparison:
-    from benchmarks.cell import about_workload
-    from benchmarks.compare.verdict import overall
-
-    started_at = utc_now()
-    found = await blocks.ping_pong(arms, settings.seed)
-    red = found.check.status == "red"
+    settings, started_at = asked.fixed(), utc_now()
+    floor, found = await blocks.ping_pong(
+        arms,
+        settings.seed,
+        alpha=settings.alpha,
+        margin=settings.margin,
+        aa_pairs=asked.aa_pairs,
+        begin=begin,
+    )
+    checks = [found.check]
+    if floor is not None:
+        checks.append(floor.check.model_copy(update={"name": "failed_pairs (A against itself)"}))
+    red = [check for check in checks if check.status == "red"]
     verdict, message = overall(found.metrics)
+    if floor is None:
+        message += "; no noise floor: A was not measured against itself"
     a, b = (blocks.servers[arm] for arm in arms)
     workload = asked.materialise(settings.seed)
     return Comparison(
@@ -143,7 +211,8 @@ async def _ping_pong(
         equivalence=settings.margin,
         looks=[len(found.pairs)],
         metrics=found.metrics,
-        validity=Validity(verdict="INVALID" if red else "VALID", checks=[found.check]),
+        a_a=floor.metrics if floor else [],
+        validity=Validity(verdict="INVALID" if red else "VALID", checks=checks),
         verdict="invalid" if red else verdict,
-        message=found.check.message if red else f"{verdict}: {message}",
+        message=red[0].message if red else f"{verdict}: {message}",
     )

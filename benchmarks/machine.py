@@ -60,7 +60,7 @@ def ahead_of_servers() -> Iterator[bool]:
 
     Where client and server share cores, a client that waits for its turn would call the server
     late. All its threads, as gRPC's library reads in threads of its own. What it starts meanwhile
-    would inherit that: it starts nothing. Yields whether it holds.
+    inherits that: nothing but the clients of `judge`. Yields whether it holds.
     """
     before = os.getpriority(os.PRIO_PROCESS, 0)
     try:
@@ -102,8 +102,10 @@ def conditions() -> dict[str, Any]:
 
 def without_paths(text: str) -> str:
     """A text for others to read: this machine's directories by what they are."""
-    for path, name in ((ROOT, "."), (tempfile.gettempdir(), "TMP"), (Path.home(), "~")):
-        text = text.replace(str(path), name)
+    for path, name in ((ROOT, "."), (Path(tempfile.gettempdir()), "TMP"), (Path.home(), "~")):
+        # In a container HOME may be "/", which is part of every path and address.
+        if path != Path(path.anchor):
+            text = text.replace(str(path), name)
     return text
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_type_hints
@@ -14,12 +14,20 @@ import typer
 from benchmarks.cell import Settings
 from benchmarks.metrics.goodput import parse_slo
 from benchmarks.records import Load, Protocol, TritonContract
-from benchmarks.workload import Workload, WorkloadError, materialise, parse_spec, read_workload
+from benchmarks.workload import (
+    Workload,
+    WorkloadError,
+    is_stored,
+    materialise,
+    parse_spec,
+    replay_stored,
+)
 from benchmarks.workload.spec import Trace
 from benchmarks.workload.trace import check_is_trace, read_trace
 
 Option = typer.Option
-WORKLOAD_FILE = "workload.jsonl"
+# What a file's fields are without any option of its own.
+FILE_FIELDS = ("kind", "path", "output", "style")
 # The first token of each prompt that the recorder saw, which a server adds where it is not there.
 GEMMA_BOS = 2
 # Of OpenAI's protocols; Triton's leave no choice.
@@ -85,8 +93,8 @@ class WorkloadOptions:
     workload: Annotated[
         str,
         Option(
-            help="synthetic, prefix, multi_turn, images, file, trace; or a file: workload.jsonl, "
-            "chat bodies, prompts, ShareGPT."
+            help="synthetic, prefix, multi_turn, images, file, trace; or a file: one that the "
+            "command workload or a run wrote, chat bodies, prompts, ShareGPT."
         ),
     ] = "synthetic"
     input: Annotated[
@@ -104,10 +112,12 @@ class WorkloadOptions:
         Option("--set", metavar="KEY=VALUE", help="Any other key of the kind: num_groups=4."),
     ] = dataclasses.field(default_factory=list)
     requests: Annotated[
-        int | None, Option(min=1, help="Measured requests. Default: 4 a client, at least 32.")
+        int | None,
+        Option(min=1, help="Measured requests. Default: 4 a client, at least 32; all of a file."),
     ] = None
     warm_up: Annotated[
-        int | None, Option(min=0, help="Requests before them. Default: 2 a client.")
+        int | None,
+        Option(min=0, help="Requests before them. Default: 2 a client; all of a stored workload."),
     ] = None
     seed: Annotated[int, Option(help="Of prompts, lengths and arrivals.")] = 0
     tokenizer: Annotated[
@@ -121,24 +131,31 @@ class WorkloadOptions:
         Raises:
             WorkloadError: something in the options is wrong.
         """
-        path = Path(self.workload)
-        seed = self.seed if seed is None else seed
-        if path.name == WORKLOAD_FILE and path.is_file():
-            return read_workload(path)
+        fields = self._fields()
+        recorded = fields["kind"] in ("file", "trace")
+        if recorded:
+            refuse({"--input": self.input}, "the prompts of a file are as long as they are")
+        stored = Path(fields.get("path", ""))
+        if fields["kind"] == "file" and is_stored(stored):
+            return self._replayed(stored, fields)
         warm_up = 2 * concurrency if self.warm_up is None else self.warm_up
-        requests = self.requests or (
-            None if self._counts_itself(path) else max(32, 4 * concurrency)
+        requests = self.requests or (None if recorded else max(32, 4 * concurrency))
+        seed = self.seed if seed is None else seed
+        return materialise(parse_spec(fields), seed, requests, warm_up, self.tokenizer)
+
+    def _replayed(self, stored: Path, fields: dict[str, Any]) -> Workload:
+        """The bytes of a stored workload, or of its first requests."""
+        refuse(
+            {"--output": self.output, "--style": self.style, "--tokenizer": self.tokenizer}
+            | {f"--set {key}": value for key, value in fields.items() if key not in FILE_FIELDS},
+            f"{stored.name} holds requests that are sent as they are, or the first of them",
         )
-        spec = parse_spec(self._fields(path))
-        return materialise(spec, seed, requests, warm_up, self.tokenizer)
+        return replay_stored(stored, self.requests, self.warm_up)
 
-    def _counts_itself(self, path: Path) -> bool:
-        return path.is_file() or self.workload in ("file", "trace")
-
-    def _fields(self, path: Path) -> dict[str, Any]:
+    def _fields(self) -> dict[str, Any]:
         fields: dict[str, Any] = {"kind": self.workload}
-        if path.is_file():
-            fields = {"kind": "file", "path": str(path)}
+        if Path(self.workload).is_file():
+            fields = {"kind": "file", "path": self.workload}
         if fields["kind"] not in ("file", "trace"):
             fields |= {"input": self.input or "128", "output": self.output or "64"}
         elif self.output:
@@ -164,11 +181,19 @@ class LoadOptions:
         float | None, Option(min=0.001, help="Open loop: requests a second, by the clock.")
     ] = None
     arrivals: Annotated[
-        str, Option(help="Of the open loop: constant, poisson, gamma, or trace (its own times).")
-    ] = "poisson"
+        str | None,
+        Option(
+            help="Of the open loop: poisson (the default), constant, gamma, or trace (its own "
+            "times)."
+        ),
+    ] = None
     burstiness: Annotated[
-        float, Option(min=0.01, help="Of gamma arrivals; less than 1 is burstier than poisson.")
-    ] = 1.0
+        float | None,
+        Option(
+            min=0.01,
+            help="Of gamma arrivals; less than 1 is burstier than poisson. Default 1.",
+        ),
+    ] = None
     max_concurrency: Annotated[
         int | None, Option(min=1, help="Cap of the open loop; what waits is recorded.")
     ] = None
@@ -178,20 +203,58 @@ class LoadOptions:
         The load that was asked for.
 
         Raises:
-            WorkloadError: two kinds of load at once, or unknown arrivals.
+            WorkloadError: two kinds of load at once, unknown arrivals, or an option that would be
+                ignored.
         """
-        if self.arrivals not in ("constant", "poisson", "gamma", "trace"):
-            raise WorkloadError(
-                f"--arrivals {self.arrivals} is unknown; use constant, poisson, gamma or trace"
-            )
+        self._check_arrivals()
         if self.concurrency and (self.rate or self.arrivals == "trace"):
             raise WorkloadError(
                 "--concurrency is a closed loop and --rate or --arrivals trace an open one; "
                 "give one of them (--max-concurrency caps an open loop)"
             )
         if self.arrivals == "trace":
+            refuse({"--rate": self.rate}, "--arrivals trace sends by the workload's own times")
             return Load(mode="trace", max_concurrency=self.max_concurrency)
-        return self.at_rate(self.rate) if self.rate else self.at_concurrency(self.concurrency or 8)
+        if self.rate:
+            return self.at_rate(self.rate)
+        self._check_closed("give a --rate with it, or leave it out")
+        return self.at_concurrency(self.concurrency or 8)
+
+    def check_sweep(self, *, open_loop: bool, by_list: bool) -> None:
+        """
+        Refuse what a sweep over clients, or over rates, does not have.
+
+        Raises:
+            WorkloadError: an option that would be ignored.
+        """
+        self._check_arrivals()
+        if by_list:
+            given = {"--concurrency": self.concurrency, "--rate": self.rate}
+            refuse(given, "--levels says which loads are measured")
+        if not open_loop:
+            advice = "give --open with it, or leave it out"
+            refuse({"--rate": self.rate}, "this sweep's levels are clients", advice)
+            self._check_closed(advice)
+            return
+        given = {"--concurrency": self.concurrency}
+        refuse(given, "with --open the levels are rates", "begin at a --rate, or leave it out")
+        if self.arrivals == "trace":
+            raise WorkloadError(
+                "--arrivals trace has one load, that of its own times; use run, or give a sweep "
+                "constant, poisson or gamma"
+            )
+
+    def _check_arrivals(self) -> None:
+        if self.arrivals not in (None, "constant", "poisson", "gamma", "trace"):
+            raise WorkloadError(
+                f"--arrivals {self.arrivals} is unknown; use constant, poisson, gamma or trace"
+            )
+        if self.arrivals != "gamma":
+            refuse({"--burstiness": self.burstiness}, "only --arrivals gamma has one")
+
+    def _check_closed(self, advice: str) -> None:
+        given = {"--arrivals": self.arrivals, "--max-concurrency": self.max_concurrency}
+        refuse(given, "a closed loop has none", advice)
 
     def at_concurrency(self, concurrency: float) -> Load:
         """A closed loop."""
@@ -199,12 +262,12 @@ class LoadOptions:
 
     def at_rate(self, rate_rps: float) -> Load:
         """An open loop."""
-        arrivals: Any = self.arrivals
+        arrivals: Any = self.arrivals or "poisson"
         return Load(
             mode="open",
             rate_rps=rate_rps,
             arrivals=arrivals,
-            burstiness=self.burstiness if arrivals == "gamma" else None,
+            burstiness=(self.burstiness or 1.0) if arrivals == "gamma" else None,
             max_concurrency=self.max_concurrency,
         )
 
@@ -311,6 +374,46 @@ class ServerOptions:
             seed=seed,
             keep_text=keep_text,
         )
+
+
+def refuse(given: Mapping[str, Any], why: str, advice: str = "leave it out") -> None:
+    """
+    What was given and would be ignored is a mistake.
+
+    Raises:
+        WorkloadError: the first of these options that has a value.
+    """
+    for option, value in given.items():
+        if value is not None:
+            raise WorkloadError(f"{option} {value} was given, and {why}; {advice}")
+
+
+def numbers(option: str, text: str, example: str, *, whole: bool = True) -> list[float]:
+    """
+    A list of numbers, each of them once.
+
+    Raises:
+        WorkloadError: it is none.
+    """
+    found = [_number(part.strip(), whole=whole) for part in text.split(",")]
+    if any(one is None for one in found):
+        kind = "whole numbers from 1 on" if whole else "numbers from 0.001 on"
+        raise WorkloadError(f"{option} {text} is no list of {kind}; write it like {example}")
+    listed = [one for one in found if one is not None]
+    names = [f"{one:g}" for one in listed]  # as in the directories of what is measured
+    for name in names:
+        if names.count(name) > 1:
+            raise WorkloadError(f"{option} {text} has {name} twice; give each number once")
+    return listed
+
+
+def _number(text: str, *, whole: bool) -> float | None:
+    try:
+        value = float(int(text)) if whole else float(text)
+    except ValueError:
+        return None
+    # As little as --rate takes, and no infinity.
+    return value if 0.001 <= value < float("inf") else None
 
 
 def _one_of(option: str, value: str | None, literal: Any) -> str | None:

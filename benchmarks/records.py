@@ -33,6 +33,7 @@ ErrorKind = Literal[
     "timeout",  # not finished within the request's limit
     "bad_answer",  # what came is no event stream, or no JSON
     "no_tokens",  # a finish reason, and not one token
+    "not_sent",  # a turn of a conversation that ended with the failure of the turn before
 ]
 
 
@@ -322,7 +323,7 @@ class Run(Model):
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
 
-# --- sweep.json and compare.json
+# --- sweep.json, compare.json and judge.json
 
 
 class SweepPoint(Model):
@@ -353,6 +354,8 @@ class Sweep(Model):
     knee: Load | None = None  # where more load stops giving more tokens
     best_under_slo: Load | None = None
     slo: Slo | None = None
+    # Of a search, whose last cells may well be INVALID: the server had more than it can take.
+    verdict: Literal["VALID", "INVALID"] | None = None  # None in files from before there was one
     message: str
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
@@ -427,5 +430,60 @@ class Comparison(Model):
     validity: Validity
     verdict: Literal["faster", "slower", "equivalent", "inconclusive", "invalid"]
     message: str  # the verdict in one sentence, with its interval
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+
+class JudgePair(Model):
+    """The same requests through both, one after the other."""
+
+    order: Literal["ours first", "theirs first"]
+    ours: float
+    theirs: float
+
+
+class JudgeRow(Model):
+    """
+    One metric by one tool's definition; `ours` and `theirs` are geometric means over the pairs.
+
+    agrees: the ratio is within the tolerance, and is known to within it: the interval reaches no
+    further above. off: no ratio in the interval is within. unclear: all else, so pairs that differ
+    more than the tolerance prove nothing. The interval is the paired t's, 95 %, on log ratios. One
+    pair has none: it is off by itself, or unclear.
+    """
+
+    tool: str
+    metric: str
+    unit: str
+    definition: str
+    pairs: list[JudgePair]
+    ours: float
+    theirs: float
+    ratio: float
+    ci_low: float | None  # None with one pair
+    ci_high: float | None
+    status: Literal["agrees", "unclear", "off", "not judged"]
+
+
+class Judgement(Model):
+    """judge.json; what our own runs were, and their validity, stands for the tools' too."""
+
+    schema_: Annotated[Literal["gemma-bench-judge/2"], Field(alias="schema")] = (
+        "gemma-bench-judge/2"
+    )
+    target: Target
+    workload: WorkloadInfo
+    load: Load
+    started_at: str
+    ended_at: str
+    argv: list[str]
+    seed: int
+    host: dict[str, Any]
+    tools: dict[str, str]  # name -> version
+    tolerance: float
+    rows: list[JudgeRow]
+    validity: Validity  # of our runs
+    verdict: Literal["agrees", "unclear", "off", "invalid"]
+    message: str
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)

@@ -7,10 +7,12 @@ import dataclasses
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
-from benchmarks.cell import ServerMeter, Settings
+from benchmarks.cell import ServerMeter, Settings, check_cell
 from benchmarks.load.connection import Endpoint
-from benchmarks.servers import Server, parse_target, started
+from benchmarks.records import Load
+from benchmarks.servers import Server, ServerError, TargetSpec, parse_target, started
 from benchmarks.show import doing
+from benchmarks.workload import Workload
 
 
 @dataclass(frozen=True)
@@ -36,33 +38,57 @@ class Served:
         self.server.wake()
 
 
+def of_target(target: str, settings: Settings) -> tuple[TargetSpec, Settings]:
+    """
+    What a target names, and the settings with what it says of its model, protocol and contract.
+
+    Raises:
+        ServerError: no target is written like this.
+    """
+    spec = parse_target(target).speaking(settings.protocol, settings.contract)
+    spec = dataclasses.replace(spec, model=spec.model or settings.model)
+    own = dataclasses.replace(
+        settings,
+        model=spec.model,
+        protocol=spec.protocol or settings.protocol,
+        contract=spec.contract or settings.contract,
+    )
+    return spec, own
+
+
+def check_asked(target: str, settings: Settings, workload: Workload, load: Load) -> None:
+    """
+    Say what is wrong with a command before a server is started for it, which takes minutes.
+
+    Raises:
+        ServerError, ValueError: the target, or the requests to it.
+    """
+    check_cell(workload, load, of_target(target, settings)[1])
+
+
 @contextlib.asynccontextmanager
 async def serving(target: str, settings: Settings) -> AsyncIterator[Served]:
     """
     One that runs already, or one that is started for as long as it is needed.
 
-    What the target says of its model, protocol and contract wins over the settings.
-
     Raises:
-        ServerError: no target is written like this, or it did not start; with the end of its
-            output.
+        ServerError: no target is written like this, or it did not start, or ended by itself; with
+            the end of its output.
     """
-    spec = parse_target(target).speaking(settings.protocol, settings.contract)
-    own = dataclasses.replace(
-        settings,
-        model=spec.model or settings.model,
-        protocol=spec.protocol or settings.protocol,
-        contract=spec.contract or settings.contract,
-    )
+    spec, own = of_target(target, settings)
     async with contextlib.AsyncExitStack() as stack:
         with doing(f"Starting {spec.label}") as say:
-            server = await stack.enter_async_context(
-                started(
-                    spec, on_progress=lambda what, elapsed_s: say(f"{what} ({elapsed_s:.0f} s)")
-                )
-            )
+            server = await stack.enter_async_context(started(spec, on_progress=say))
         meter = None
         if server.process is not None:
-            meter = ServerMeter(server.api_cpu_s, server.tree_cpu_s, server.api_rss_mib)
+            meter = ServerMeter(
+                server.api_cpu_s, server.tree_cpu_s, server.api_rss_mib, server.ended
+            )
         endpoint = Endpoint(server.url, spec.api_key, server.spec.grpc)
-        yield Served(endpoint, meter, server, own)
+        try:
+            yield Served(endpoint, meter, server, own)
+        except Exception as error:
+            # That nobody answers, or what came of it, says less than why.
+            if (why := server.ended()) is not None:
+                raise ServerError(why) from error
+            raise

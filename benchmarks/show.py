@@ -6,10 +6,12 @@ import contextlib
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Protocol
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
+from rich.table import Column, Table
 
 from benchmarks.load.calibrate import Calibration
 from benchmarks.metrics.diagnosis import diagnose
@@ -23,18 +25,36 @@ STATUS = {"ok": "checks ok", "red": "red", "not_measured": "not measured"}
 SHOWN = ("ttft_s", "ttft_sched_s", "tpot_s", "itl_s", "e2e_s", "max_stall_s")
 
 
-@contextlib.contextmanager
-def progress(label: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar of requests done."""
+class Say(Protocol):
+    """Says what is being done, and since when."""
+
+    def __call__(self, detail: str, elapsed_s: float = 0.0, /) -> None:
+        """Called as often as one likes."""
+
+
+def _bar() -> Progress:
+    # A long name must leave the bars their place on a terminal of 80 columns.
+    name = Column(no_wrap=True, overflow="ellipsis", max_width=44)
     columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
+        TextColumn("{task.description}", markup=False, table_column=name),
+        BarColumn(bar_width=16),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
     )
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+
+
+def _line(text: str) -> None:
+    """What a bar would show, where there is no terminal to draw it."""
     if not console.is_terminal:
-        console.print(f"Offering {label}...")
-    with Progress(*columns, console=console, transient=True) as bar:
+        console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+@contextlib.contextmanager
+def progress(label: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar of requests done."""
+    _line(f"Offering {label}...")
+    with _bar() as bar:
         task = bar.add_task(f"{label}: warm-up", total=None)
 
         def show(done: int, total: int) -> None:
@@ -44,38 +64,91 @@ def progress(label: str) -> Iterator[Callable[[int, int], None]]:
 
 
 @contextlib.contextmanager
-def doing(what: str) -> Iterator[Callable[[str], None]]:
-    """A line that says what is waited for."""
-    with console.status(what) as status:
-        yield lambda detail: status.update(f"{what}: {detail}")
+def doing(what: str) -> Iterator[Say]:
+    """A line that says what is waited for; without a terminal, one for each new detail."""
+    with console.status(escape(what)) as status:
+        said = ""
+
+        def show(detail: str, elapsed_s: float = 0.0, /) -> None:
+            nonlocal said
+            since = f" ({elapsed_s:.0f} s)" if elapsed_s else ""
+            status.update(escape(f"{what}: {detail}{since}"))
+            if detail != said:
+                _line(f"{what}: {detail}")
+            said = detail
+
+        yield show
 
 
-def print_run(run: Run, directory: Path, *, as_json: bool = False, brief: bool = False) -> None:
+class Bars:
+    """Which block of how many is measured, and how far; without a terminal, a line a block."""
+
+    def __init__(self, what: str, bar: Progress) -> None:
+        self._what, self._bar = what, bar
+        self._blocks = bar.add_task(what, total=None)
+        self._requests = bar.add_task("requests", total=None)
+        self._said = ""
+
+    def say(self, detail: str, _elapsed_s: float = 0.0, /) -> None:
+        """What is being done between blocks."""
+        self._bar.update(self._blocks, description=f"{self._what}: {detail}")
+        if detail != self._said:
+            _line(f"{self._what}: {detail}")
+        self._said = detail
+
+    def block(self, number: int, total: int, what: str) -> None:
+        """The block that begins now, from 1."""
+        self.say(f"block {number} of {total}: {what}")
+        self._bar.update(self._blocks, completed=number - 1, total=total)
+        self._bar.reset(self._requests)
+
+    def requests(self, done: int, total: int) -> None:
+        """So many of the block's requests are done."""
+        self._bar.update(self._requests, completed=done, total=total)
+
+
+@contextlib.contextmanager
+def bars(what: str) -> Iterator[Bars]:
+    """The bars of something that is measured in blocks."""
+    with _bar() as bar:
+        yield Bars(what, bar)
+
+
+def print_run(
+    run: Run,
+    directory: Path,
+    *,
+    as_json: bool = False,
+    brief: bool = False,
+    to: Console = out,
+) -> None:
     """The validity first, then rates, percentiles and what they mean."""
     if as_json:
-        out.print_json(run.model_dump_json(by_alias=True))
+        to.print_json(run.model_dump_json(by_alias=True))
         return
-    print_validity(run.validity)
+    print_validity(run.validity, to)
     window, name = run.metrics.steady or run.metrics.full_run, "steady window"
     if run.metrics.steady is None:
         name = f"full run ({run.metrics.steady_reason})"
-    out.print(
-        f"{run.target.label}, {run.load.label()}: [bold]{_number(window.output_tps)} output "
-        f"tokens/s[/bold], {_number(window.rps)} requests/s, in the {name}",
+    # An IPv6 address in its brackets would be markup.
+    label = escape(run.target.label)
+    to.print(
+        f"{label}, {run.load.label()}: [bold]{_number(window.output_tps)} output tokens/s[/bold], "
+        f"{_number(window.rps)} requests/s, in the {name}",
         highlight=False,
     )
     if brief:
         return
-    out.print(_percentiles(run))
+    to.print(_percentiles(run))
     if goodput := run.metrics.full_run.goodput:
-        out.print(
+        to.print(
             f"goodput: {goodput.goodput_rps:.2f} requests/s, {goodput.goodput_tps:.1f} tokens/s; "
             f"SLO kept by {goodput.num_good} of {goodput.num_counted} ({goodput.attainment:.0%})"
         )
     for sentence in diagnose(run):
-        out.print(f"- {sentence}", highlight=False, markup=False)
+        to.print(f"- {sentence}", highlight=False, markup=False)
     full = run.metrics.full_run
-    out.print(
+    to.print(
         f"workload: {run.workload.description}; sha256 {run.workload.sha256[:12]}; tokens counted "
         f"by {run.token_source}; {full.num_ok} ok, {full.num_failed} failed\nfiles: {directory}",
         highlight=False,
@@ -83,16 +156,16 @@ def print_run(run: Run, directory: Path, *, as_json: bool = False, brief: bool =
     )
 
 
-def print_validity(validity: Validity) -> None:
+def print_validity(validity: Validity, to: Console = out) -> None:
     """The verdict, and every check that is red or could not be made."""
     colour = "green" if validity.verdict == "VALID" else "bold red"
-    out.print(f"[{colour}]{validity.verdict}[/{colour}]: {_sum(validity.checks)}", highlight=False)
+    to.print(f"[{colour}]{validity.verdict}[/{colour}]: {_sum(validity.checks)}", highlight=False)
     for check in validity.checks:
         if check.status == "red":
-            out.print(f"  red: {check.name}: {check.message}", highlight=False, markup=False)
+            to.print(f"  red: {check.name}: {check.message}", highlight=False, markup=False)
     missing = [check.name for check in validity.checks if check.status == "not_measured"]
     if missing:
-        out.print(f"  not measured: {', '.join(missing)}", highlight=False)
+        to.print(f"  not measured: {', '.join(missing)}", highlight=False)
 
 
 def _sum(checks: Sequence[Check]) -> str:

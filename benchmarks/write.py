@@ -29,6 +29,7 @@ def write_sweep(
         knee=swept.knee,
         best_under_slo=swept.best_under_slo,
         slo=server.slo,
+        verdict=swept.verdict,
         message=swept.message,
     )
     directory.mkdir(parents=True, exist_ok=True)

@@ -54,6 +54,8 @@ class Progress(NamedTuple):
     num_pairs: int
     label: str
     repeat: int  # 0 the first time
+    block: int  # from 1; a repeated one keeps its number
+    num_blocks: int  # at most: a look may end it before
 
 
 MeasureBlock = Callable[[Arm, Block], Awaitable[Run]]
@@ -160,15 +162,21 @@ class _Course:
         stage = place[0]
         runs: dict[Slot, tuple[Block, Run]] = {}
         slots: tuple[Slot, Slot] = ("a", "b") if order == "AB" else ("b", "a")
-        for slot in slots:
+        for half, slot in enumerate(slots):
             arm = self.arms[0 if slot == "a" or stage == "a_a" else 1]
             block = Block(self.settings.seed, stage, self.number, slot)
             if self.on_progress is not None:
-                self.on_progress(Progress(*place, arm.label, repeat))
+                self.on_progress(Progress(*place, arm.label, repeat, *self._block_of(place, half)))
             runs[slot] = (block, await self._block(arm, block))
         self.number += 1
         (a_block, a), (b_block, b) = runs["a"], runs["b"]
         return MeasuredPair(order, a, b, a_block.directory, b_block.directory)
+
+    def _block_of(self, place: tuple[Stage, int, int], half: int) -> tuple[int, int]:
+        stage, pair, _ = place
+        before = pair - 1 + (self.settings.aa_pairs if stage == "a_b" else 0)
+        num_pairs = self.settings.aa_pairs + self.settings.looks[-1]
+        return 2 * before + half + 1, 2 * num_pairs
 
     async def _block(self, arm: Arm, block: Block) -> Run:
         await arm.wake()

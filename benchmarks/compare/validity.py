@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from benchmarks.compare.verdict import MeasuredPair
+from benchmarks.metrics.validity import worst_of
 from benchmarks.records import Check, Run, Validity
 
 # What the machine did to a block meanwhile. Such a pair is measured again: the rule is fixed
@@ -31,14 +32,14 @@ def merge(
     missing: Sequence[str] = (),
 ) -> Validity:
     """INVALID as soon as a block that counts is, or two of a pair did not do the same work."""
-    a = [(pair.a_directory, pair.a) for pair in (*a_a, *a_b)]
-    a += [(pair.b_directory, pair.b) for pair in a_a]
-    b = [(pair.b_directory, pair.b) for pair in a_b]
+    a = [(pair.a_directory, pair.a.validity) for pair in (*a_a, *a_b)]
+    a += [(pair.b_directory, pair.b.validity) for pair in a_a]
+    b = [(pair.b_directory, pair.b.validity) for pair in a_b]
     checks = [
         same_work((*a_a, *a_b)),
         *prompts_by_protocol(a_b),
-        *_of_arm("A", a),
-        *_of_arm("B", b),
+        *worst_of(a, arm=" (A)"),
+        *worst_of(b, arm=" (B)"),
         _floor_check(len(a_a)),
         _repeats_check(repeated),
         *map(_missing_check, missing),
@@ -94,26 +95,6 @@ def _mean_prompt_tokens(runs: Sequence[Run]) -> float:
     windows = [run.metrics.full_run for run in runs]
     num_ok = sum(window.num_ok for window in windows)
     return sum(window.prompt_tokens for window in windows) / num_ok if num_ok else 0.0
-
-
-def _of_arm(arm: str, blocks: Sequence[tuple[str | None, Run]]) -> list[Check]:
-    """One check for each name, the worst of all blocks, with the block named where it is red."""
-    by_name: dict[str, list[tuple[str | None, Check]]] = {}
-    for directory, run in blocks:
-        for check in run.validity.checks:
-            by_name.setdefault(check.name, []).append((directory, check))
-    return [_worst(f"{name} ({arm})", checks) for name, checks in by_name.items()]
-
-
-def _worst(name: str, checks: Sequence[tuple[str | None, Check]]) -> Check:
-    rank = {"red": 0, "not_measured": 1, "ok": 2}
-    directory, worst = min(checks, key=lambda item: rank[item[1].status])
-    num_alike = sum(check.status == worst.status for _, check in checks)
-    where = f"{num_alike} of {len(checks)} blocks"
-    message = f"{where}, first {directory}: {worst.message}"
-    if worst.status == "ok":
-        message = f"kept in all {len(checks)} blocks"
-    return worst.model_copy(update={"name": name, "message": message})
 
 
 def _floor_check(num_pairs: int) -> Check:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from benchmarks.judge.judge import Measure, judge
-from benchmarks.judge.replay import JudgeError, Replay
-from benchmarks.judge.rows import Judgement, JudgeRow, exit_code, table
+from benchmarks.judge.judge import Measure, chosen_tools, judge
+from benchmarks.judge.replay import JudgeError, Replay, check_load, check_protocol
+from benchmarks.judge.rows import exit_code, table
 
 __all__ = [
     "JudgeError",
-    "JudgeRow",
-    "Judgement",
     "Measure",
     "Replay",
+    "check_load",
+    "check_protocol",
+    "chosen_tools",
     "exit_code",
     "judge",
     "table",

@@ -3,30 +3,61 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
+import secrets
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 from benchmarks import records
+from benchmarks.machine import ahead_of_servers
 from benchmarks.records import Load, RequestRecord
 from benchmarks.servers import venvs
+from benchmarks.servers.processes import Tree
 from benchmarks.servers.venvs import Progress
 from benchmarks.workload import Workload
 
 # One run of a tool: metric -> value, by that tool's definitions.
 Figures = dict[str, float]
 RUN_TIMEOUT_S = 3600.0
+POLL_S = 0.2
 ROUTES: dict[records.Protocol, str] = {
     "openai-chat": "/v1/chat/completions",
     "openai-completions": "/v1/completions",
 }
 
 
-class JudgeError(Exception):
+class JudgeError(ValueError):
     """The workload cannot be judged, or a tool failed."""
+
+
+def check_load(load: Load) -> None:
+    """
+    Only a closed loop is the same for all.
+
+    Raises:
+        JudgeError: another load.
+    """
+    if load.mode != "closed":
+        raise JudgeError(
+            f"load {load.label()} cannot be judged: each tool draws arrivals of its own; "
+            "give a --concurrency"
+        )
+
+
+def check_protocol(protocol: records.Protocol) -> None:
+    """
+    The tools speak OpenAI's.
+
+    Raises:
+        JudgeError: another protocol.
+    """
+    if protocol not in ROUTES:
+        raise JudgeError(
+            f"protocol {protocol} cannot be judged: the tools speak OpenAI's; give "
+            f"{' or '.join(ROUTES)}"
+        )
 
 
 @dataclass(frozen=True)
@@ -39,6 +70,7 @@ class Replay:
             run finds the prefix cache of the one before.
         token_ids: Whether our client asks for `return_token_ids`; the others then do, as the server
             has more to write.
+        begun: Part of all salts: a running server still has the blocks of the judging before.
     """
 
     url: str
@@ -50,18 +82,11 @@ class Replay:
     salted: bool = True
     token_ids: bool = True
     api_key: str | None = None
+    begun: str = field(default_factory=lambda: secrets.token_hex(4))
 
     def __post_init__(self) -> None:
-        if self.load.mode != "closed":
-            raise JudgeError(
-                f"load {self.load.label()} cannot be judged: each tool draws arrivals of its own; "
-                "give a --concurrency"
-            )
-        if self.protocol not in ROUTES:
-            raise JudgeError(
-                f"protocol {self.protocol} cannot be judged: the tools speak OpenAI's; give "
-                f"{' or '.join(ROUTES)}"
-            )
+        check_load(self.load)
+        check_protocol(self.protocol)
 
     @property
     def route(self) -> str:
@@ -84,7 +109,7 @@ class Replay:
         if self.token_ids:
             body["return_token_ids"] = True
         if self.salted:
-            body["cache_salt"] = salt
+            body["cache_salt"] = f"{self.begun}-{salt}"
         return body
 
 
@@ -107,29 +132,23 @@ class Tool(Protocol):
 
 async def run_tool(name: str, words: Sequence[str], log: Path, environ: Mapping[str, str]) -> None:
     """
-    Run a tool to its end, at our own priority, its output in a log.
+    Run a tool to its end, its output in a log.
+
+    It goes ahead of the servers as our own client does, which it inherits; and stays in our
+    session, as the kernel shares cores among sessions whatever their priorities.
 
     Raises:
         JudgeError: it failed, or took longer than an hour; with the end of the log.
     """
-    with log.open("wb") as output:
-        process = await asyncio.create_subprocess_exec(
-            *words,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            env=os.environ | dict(environ),
-            start_new_session=True,
-        )
+    deadline_s = time.monotonic() + RUN_TIMEOUT_S
+    with ahead_of_servers():
+        tree = Tree(words, log, environ)
     try:
-        await asyncio.wait_for(process.wait(), RUN_TIMEOUT_S)
-    except TimeoutError as error:
-        raise JudgeError(f"{name} was not done after {RUN_TIMEOUT_S:g} s") from error
+        while (code := tree.poll()) is None:
+            if time.monotonic() > deadline_s:
+                raise JudgeError(f"{name} was not done after {RUN_TIMEOUT_S:g} s")
+            await asyncio.sleep(POLL_S)
     finally:
-        if process.returncode is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            await process.wait()
-    if process.returncode != 0:
-        raise JudgeError(
-            f"{name} ended with code {process.returncode}; its last words:\n{venvs.log_end(log)}"
-        )
+        tree.end()
+    if code != 0:
+        raise JudgeError(f"{name} ended with code {code}; its last words:\n{venvs.log_end(log)}")

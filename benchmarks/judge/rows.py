@@ -1,17 +1,17 @@
-"""judge.json: for each tool and metric our figure over theirs, with its interval and a verdict."""
+"""For each tool and metric our figure over theirs, with its interval and a verdict."""
 
 from __future__ import annotations
 
 import math
 import statistics
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import ConfigDict, Field
 from rich.table import Table
+from rich.text import Text
 from scipy import stats
 
-from benchmarks.records import Load, Model
+from benchmarks.records import Judgement, JudgePair, JudgeRow, Validity
 
 TOLERANCE = 0.05
 CONFIDENCE = 0.95
@@ -19,59 +19,8 @@ NOT_JUDGED = ("mean_concurrency",)
 UNITS = {"ms": "ms", "tps": "tokens/s", "tokens": "tokens"}
 
 Status = Literal["agrees", "unclear", "off", "not judged"]
-Order = Literal["ours first", "theirs first"]
-
-
-class JudgePair(Model):
-    """The same requests through both, one after the other."""
-
-    order: Order
-    ours: float
-    theirs: float
-
-
-class JudgeRow(Model):
-    """
-    One metric by one tool's definition; `ours` and `theirs` are geometric means over the pairs.
-
-    agrees: the ratio is within the tolerance, and is known to within it: the interval reaches no
-    further above. off: no ratio in the interval is within. unclear: all else, so pairs that differ
-    more than the tolerance prove nothing. The interval is the paired t's, 95 %, on log ratios.
-    """
-
-    tool: str
-    metric: str
-    unit: str
-    definition: str
-    pairs: list[JudgePair]
-    ours: float
-    theirs: float
-    ratio: float
-    ci_low: float | None  # None with one pair
-    ci_high: float | None
-    status: Status
-
-
-class Judgement(Model):
-    """judge.json."""
-
-    schema_: Annotated[Literal["gemma-bench-judge/1"], Field(alias="schema")] = (
-        "gemma-bench-judge/1"
-    )
-    url: str
-    model: str
-    workload_sha256: str
-    num_requests: int
-    load: Load
-    started_at: str
-    ended_at: str
-    tools: dict[str, str]  # name -> version
-    tolerance: float
-    rows: list[JudgeRow]
-    verdict: Literal["agrees", "unclear", "off"]
-    message: str
-
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+Verdict = Literal["agrees", "unclear", "off", "invalid"]
+EXIT_CODES = {"agrees": 0, "unclear": 0, "off": 1, "invalid": 3}
 
 
 def judge_row(
@@ -112,23 +61,28 @@ def _interval(logs: Sequence[float]) -> tuple[float, float] | None:
 
 def _status(ratio: float, interval: tuple[float, float] | None, tolerance: float) -> Status:
     if interval is None:
-        return "unclear"
+        # How far one pair is from the next is not known, so that it can't show that they agree.
+        return "off" if abs(ratio - 1) > tolerance else "unclear"
     low, high = interval
     if abs(ratio - 1) <= tolerance and high / ratio <= 1 + tolerance:
         return "agrees"
     return "off" if low > 1 + tolerance or high < 1 - tolerance else "unclear"
 
 
-def verdict(
-    rows: Sequence[JudgeRow], tolerance: float
-) -> tuple[Literal["agrees", "unclear", "off"], str]:
-    """The worst of the rows, in one sentence."""
+def verdict(rows: Sequence[JudgeRow], tolerance: float, validity: Validity) -> tuple[Verdict, str]:
+    """The worst of the rows, in one sentence; none where our own runs are no measurement."""
+    if red := [check for check in validity.checks if check.status == "red"]:
+        others = f" ({len(red) - 1} more)" if len(red) > 1 else ""
+        return "invalid", f"invalid: {red[0].name}: {red[0].message}{others}"
     judged = [row for row in rows if row.status != "not judged"]
     if off := [row for row in judged if row.status == "off"]:
         worst = max(off, key=lambda row: abs(math.log(row.ratio)))
+        beyond, advice = " beyond their interval", ""
+        if worst.ci_low is None:
+            beyond, advice = "", ", or one pair's noise: --repeats 3 gives it an interval"
         return "off", (
-            f"{len(off)} of {len(judged)} figures are off by more than {tolerance:.0%} beyond "
-            f"their interval, most {_named(worst)}: a failure to explain"
+            f"{len(off)} of {len(judged)} figures are off by more than {tolerance:.0%}{beyond}, "
+            f"most {_named(worst)}: a failure to explain{advice}"
         )
     if unclear := [row for row in judged if row.status == "unclear"]:
         widest = max(unclear, key=lambda row: row.ci_high / row.ratio if row.ci_high else 0.0)
@@ -140,13 +94,15 @@ def verdict(
 
 
 def exit_code(judgement: Judgement) -> int:
-    """1 where a figure is off beyond its interval."""
-    return int(judgement.verdict == "off")
+    """1 where a figure is off beyond its interval, 3 where our runs are INVALID."""
+    return EXIT_CODES[judgement.verdict]
 
 
 def table(judgement: Judgement) -> Table:
     """For the terminal."""
-    shown = Table(title=judgement.message, title_justify="left", title_style="bold")
+    # A server's words in it are no markup.
+    title = Text(judgement.message)
+    shown = Table(title=title, title_justify="left", title_style="bold")
     for name in ("tool", "metric", "unit"):
         shown.add_column(name)
     for name in ("ours", "theirs", "ours / theirs", "95 %"):

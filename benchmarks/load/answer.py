@@ -27,7 +27,10 @@ from benchmarks.records import (
     TokenSource,
 )
 
-EVENT_END = re.compile(rb"\r?\n\r?\n")
+# A line of server-sent events ends in one of three ways, and an event with an empty line. JSON may
+# hold U+2028 and its like as they are, at which str.splitlines would cut.
+LINE_END = re.compile(r"\r\n|\n|\r")
+EVENT_END = re.compile(rb"(?>\r\n|\n|\r){2}")
 DONE = "[DONE]"
 # An error's text is for a person; a server may send pages.
 MESSAGE_CHARS = 300
@@ -66,7 +69,7 @@ def split_events(exchange: Exchange) -> Iterator[Stamped]:
     ends = [read.body_end for read in exchange.reads]
     start = 0
     for end in EVENT_END.finditer(body):
-        lines = body[start : end.start()].decode("utf-8", "replace").splitlines()
+        lines = LINE_END.split(body[start : end.start()].decode("utf-8", "replace"))
         start = end.end()
         data = "\n".join(line[5:].lstrip() for line in lines if line.startswith("data:"))
         if data and data != DONE:

@@ -7,12 +7,15 @@ Nothing is parsed but HTTP's own framing: while requests run, the client costs a
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import errno
+import resource
 import ssl
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol, cast
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import httptools
 
@@ -187,25 +190,55 @@ class Endpoint:
     tls: ssl.SSLContext | None = field(init=False)
 
     def __post_init__(self) -> None:
-        parts = urlsplit(self.url if "//" in self.url else f"http://{self.url}")
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError(
-                f"'{self.url}' is no server's address; write it like http://127.0.0.1:8000"
-            )
-        self.host = parts.hostname
+        parts = _split(self.url)
+        self.host = parts.hostname or ""
         self.port = parts.port or (443 if parts.scheme == "https" else 80)
         self.prefix = parts.path.rstrip("/")
         self.tls = ssl.create_default_context() if parts.scheme == "https" else None
+
+    @property
+    def authority(self) -> str:
+        """HOST:PORT as in a URL: the colons of an IPv6 address stand in brackets."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
 
     def request(self, path: str, body: bytes) -> bytes:
         """A POST of JSON, ready to be written."""
         key = f"Authorization: Bearer {self.api_key}\r\n" if self.api_key else ""
         head = (
-            f"POST {self.prefix}{path} HTTP/1.1\r\nHost: {self.host}:{self.port}\r\n"
+            f"POST {self.prefix}{path} HTTP/1.1\r\nHost: {self.authority}\r\n"
             f"Content-Type: application/json\r\nAccept: text/event-stream\r\n{key}"
             f"Content-Length: {len(body)}\r\n\r\n"
         )
         return head.encode() + body
+
+
+def _split(url: str) -> SplitResult:
+    # urlsplit and its port have errors of their own, for brackets and ports that are none.
+    with contextlib.suppress(ValueError):
+        parts = urlsplit(url if "//" in url else f"http://{url}")
+        if parts.scheme in ("http", "https") and parts.hostname and parts.port != 0:
+            return parts
+    raise ValueError(f"'{url}' is no server's address; write it like http://127.0.0.1:8000")
+
+
+def unreachable(endpoint: Endpoint, error: OSError) -> ConnectionError:
+    """Why there is no connection, and what to do: start a server, or let more files be open."""
+    if no_more_files(error):
+        most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        return ConnectionError(
+            f"no more connections to {endpoint.url} can be opened: this process has the {most} "
+            "open files that it may have; raise that with ulimit -n, or offer a lower load"
+        )
+    return ConnectionError(
+        f"no server answers at {endpoint.url} ({error.strerror or error}); start one, or give "
+        "its address as the target"
+    )
+
+
+def no_more_files(error: OSError) -> bool:
+    """Whether the server has no part in it: this process has as many open as it may."""
+    return error.errno == errno.EMFILE
 
 
 Connect = Callable[[Endpoint], Awaitable[Carrier]]
@@ -264,7 +297,9 @@ class Pool:
             connection = self._take() or await self._connect(self.endpoint)
         except OSError as error:
             now_s = time.perf_counter()
-            message = f"{self.endpoint.host}:{self.endpoint.port}: {error.strerror or error}"
+            message = f"{self.endpoint.authority}: {error.strerror or error}"
+            if no_more_files(error):
+                message = str(unreachable(self.endpoint, error))
             return Exchange(now_s, now_s, now_s, error="connect", error_message=message)
         self._busy[connection] = exchange
         try:

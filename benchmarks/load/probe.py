@@ -42,7 +42,7 @@ async def first_model(endpoint: Endpoint) -> str:
     except httpx.TransportError as error:
         raise ConnectionError(
             f"no server answers at {endpoint.url} ({type(error).__name__}); start one, or give "
-            "its address with --url"
+            "its address as the target"
         ) from error
     except (ValueError, KeyError, IndexError, TypeError) as error:
         raise ValueError(
@@ -117,6 +117,6 @@ async def abilities(
 async def _get(endpoint: Endpoint, route: str) -> httpx.Response:
     key = {"Authorization": f"Bearer {endpoint.api_key}"} if endpoint.api_key else {}
     scheme = "https" if endpoint.tls else "http"
-    url = f"{scheme}://{endpoint.host}:{endpoint.port}{endpoint.prefix}{route}"
+    url = f"{scheme}://{endpoint.authority}{endpoint.prefix}{route}"
     async with httpx.AsyncClient(timeout=10, trust_env=False) as client:
         return await client.get(url, headers=key)

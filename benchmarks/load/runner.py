@@ -14,7 +14,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 
 from benchmarks.load.answer import Sent, to_record
-from benchmarks.load.connection import Endpoint
+from benchmarks.load.connection import Endpoint, Exchange, unreachable
 from benchmarks.load.health import HealthMonitor
 from benchmarks.load.protocols import Extras, Message
 from benchmarks.load.schedule import arrival_times_s, trace_times_s, units
@@ -177,11 +177,7 @@ class _Run:
         try:
             await self.pool.open(min(count, len(self.line)))
         except OSError as error:
-            where = self.sending.endpoint
-            raise ConnectionError(
-                f"no server answers at {where.url} ({error.strerror or error}); start one, or "
-                "give its address with --url"
-            ) from error
+            raise unreachable(self.sending.endpoint, error) from error
 
     async def _closed(self) -> None:
         """Each of `concurrency` clients takes the next unit as soon as its last one is done."""
@@ -220,7 +216,8 @@ class _Run:
             if number + 1 < len(unit):
                 record = self._record(sent, 0.0, keep_text=True)
                 if record.error is not None:
-                    return  # a conversation cannot go on without its answer
+                    self._give_up(phase, unit[number + 1 :], item.turn)
+                    return
                 history += [*(item.messages or [{"role": "user", "content": item.prompt}])]
                 history.append({"role": "assistant", "content": record.text or " "})
 
@@ -235,9 +232,19 @@ class _Run:
             async with self.places:
                 waited_s = time.perf_counter() - asked_s
                 exchange = await self.pool.send(request)
-        sent = Sent(item, phase, exchange, sched_s, waited_s)
+        return self._book(Sent(item, phase, exchange, sched_s, waited_s))
+
+    def _give_up(self, phase: Phase, turns: list[Item], failed_turn: int) -> None:
+        """A conversation can't go on without an answer: what was planned of it has failed too."""
+        now_s = time.perf_counter()
+        why = f"not sent: turn {failed_turn} of its conversation failed"
+        for item in turns:
+            exchange = Exchange(now_s, now_s, now_s, error="not_sent", error_message=why)
+            self._book(Sent(item, phase, exchange, None, 0.0))
+
+    def _book(self, sent: Sent) -> Sent:
         self.sent.append(sent)
-        if phase == "measured" and self.on_progress is not None:
+        if sent.phase == "measured" and self.on_progress is not None:
             self.num_done += 1
             self.on_progress(self.num_done, self.total)
         return sent
@@ -265,7 +272,11 @@ class _Run:
         return sorted(records, key=lambda record: (record.phase != "warm_up", record.index))
 
     def _phases(self, origin_s: float, ended_s: float) -> dict[str, tuple[float, float]]:
-        sends = [one.exchange.send_s for one in self.sent if one.phase == "measured"]
+        sends = [
+            one.exchange.send_s
+            for one in self.sent
+            if one.phase == "measured" and one.exchange.error != "not_sent"
+        ]
         began_s, last_s = min(sends), max(sends)
         spans = {"warm_up": (origin_s, began_s)} if began_s > origin_s else {}
         spans |= {"measured": (began_s, last_s), "drain": (last_s, ended_s)}

@@ -84,7 +84,7 @@ def timeseries(records: Sequence[RequestRecord]) -> list[Second]:
     edges = np.arange(num_seconds + 1, dtype=np.float64)
     arrivals = [pair for record in records for pair in token_arrivals(record)]
     tokens = _per_second([at for at, _ in arrivals], edges, [count for _, count in arrivals])
-    sent = _per_second([record.send_s for record in records], edges)
+    sent = _per_second([r.send_s for r in records if r.error != "not_sent"], edges)
     active = _overlaps([(record.send_s, record.end_s) for record in records], edges)
     queued = _overlaps([(record.send_s, _first_token_at_s(record)) for record in records], edges)
     return [

@@ -27,15 +27,18 @@ def check_run(
     cold: bool,
     server: ServerSide | None = None,
     ignore_eos: bool = True,
+    ended: str | None = None,
 ) -> Validity:
     """
     All checks of a run; INVALID as soon as one is red.
 
     A closed loop has no schedule, so nothing is checked against one; a cell that is not cold may
-    hit the prefix cache. `ignore_eos`: the server was asked to give exactly max_tokens.
+    hit the prefix cache. `ignore_eos`: the server was asked to give exactly max_tokens. `ended`:
+    why the server ended meanwhile, where it did.
     """
     measured = [record for record in records if record.phase == "measured"]
-    checks = answer_checks(measured, ignore_eos=ignore_eos)
+    checks = [Check(name="server_process", status="red", message=ended)] if ended else []
+    checks += answer_checks(measured, ignore_eos=ignore_eos)
     checks += client_checks(measured, load, client)
     if cold:
         checks.append(prefix_cache(measured, server))
@@ -43,6 +46,34 @@ def check_run(
         checks.append(saturation(records))
     red = any(check.status == "red" for check in checks)
     return Validity(verdict="INVALID" if red else "VALID", checks=checks)
+
+
+def worst_of(
+    runs: Sequence[tuple[str | None, Validity]], what: str = "blocks", arm: str = ""
+) -> list[Check]:
+    """
+    The checks of several runs as one each: the worst, with the run named where it is not kept.
+
+    Args:
+        runs: the name of each, and what was found of it.
+        what: what the runs are called.
+        arm: stands behind each check's name.
+    """
+    by_name: dict[str, list[tuple[str | None, Check]]] = {}
+    for name, validity in runs:
+        for check in validity.checks:
+            by_name.setdefault(check.name, []).append((name, check))
+    return [_worst(f"{name}{arm}", checks, what) for name, checks in by_name.items()]
+
+
+def _worst(name: str, checks: Sequence[tuple[str | None, Check]], what: str) -> Check:
+    rank = {"red": 0, "not_measured": 1, "ok": 2}
+    first, worst = min(checks, key=lambda item: rank[item[1].status])
+    num_alike = sum(check.status == worst.status for _, check in checks)
+    message = f"{num_alike} of {len(checks)} {what}, first {first}: {worst.message}"
+    if worst.status == "ok":
+        message = f"kept in all {len(checks)} {what}"
+    return worst.model_copy(update={"name": name, "message": message})
 
 
 def prefix_cache(measured: Sequence[RequestRecord], server: ServerSide | None) -> Check:

@@ -1,4 +1,4 @@
-"""Run, sweep and compare directories, read from disk."""
+"""Run, sweep, compare and judge directories, read from disk."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TypeVar
 from pydantic import BaseModel, ValidationError
 
 from benchmarks.metrics.export import read_requests
-from benchmarks.records import Comparison, RequestRecord, Run, Sweep, SweepPoint
+from benchmarks.records import Comparison, Judgement, RequestRecord, Run, Sweep, SweepPoint
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
@@ -55,32 +55,36 @@ class ReportData:
     runs: Sequence[RunData] = field(default_factory=list)
     sweeps: Sequence[SweepData] = field(default_factory=list)
     comparisons: Sequence[ComparisonData] = field(default_factory=list)
+    judgements: Sequence[Judgement] = field(default_factory=list)
 
 
 def load(paths: Sequence[Path]) -> ReportData:
     """
-    What the directories hold, by the file in each: compare.json, sweep.json or run.json.
+    What the directories hold, by the file in each: compare, judge, sweep or run.json.
 
     Raises:
-        ValueError: a directory has none of the three, or one that does not keep its schema.
+        ValueError: a directory has none of the four, or one that does not keep its schema.
     """
-    runs, sweeps, comparisons = [], [], []
+    runs, sweeps, comparisons, judgements = [], [], [], []
     for path in paths:
         directory = path.parent if path.is_file() else path
         if (directory / "compare.json").is_file():
             comparisons.append(_comparison(directory))
+        elif (directory / "judge.json").is_file():
+            judgements.append(_parse(Judgement, directory / "judge.json"))
         elif (directory / "sweep.json").is_file():
             sweeps.append(_sweep(directory))
         elif (directory / "run.json").is_file():
             runs.append(_run(directory))
         else:
             raise ValueError(
-                f"{str(path)!r} is nothing to report: give directories with a run.json, sweep.json "
-                "or compare.json, as `python -m benchmarks run`, `sweep` and `compare` write them"
+                f"{str(path)!r} is nothing to report: give directories with a run.json, "
+                "sweep.json, compare.json or judge.json, as `python -m benchmarks run`, `sweep`, "
+                "`compare` and `judge` write them"
             )
-    if not (runs or sweeps or comparisons):
+    if not (runs or sweeps or comparisons or judgements):
         raise ValueError("no directory was given; give those of runs, sweeps or comparisons")
-    return ReportData(runs, sweeps, comparisons)
+    return ReportData(runs, sweeps, comparisons, judgements)
 
 
 def _run(directory: Path) -> RunData:

@@ -104,5 +104,6 @@ def ttft_metric(run: Run) -> str:
 
 
 def highest(points: Sequence[SweepPoint]) -> SweepPoint | None:
-    """The point with the most tokens per second."""
-    return max(points, key=lambda point: point.output_tps or 0.0, default=None)
+    """The VALID point with the most tokens per second; of all, where none is VALID."""
+    valid = [point for point in points if point.verdict == "VALID"]
+    return max(valid or points, key=lambda point: point.output_tps or 0.0, default=None)

@@ -18,14 +18,16 @@ from benchmarks.report.sections import Plot, Section, curves_without_sweep, sect
 
 TEMPLATES = Path(__file__).parent / "templates"
 VERDICT_SIGNS = {"VALID": "✓", "INVALID": "✕", **SIGNS}
+VERDICT_SIGNS |= {"agrees": "✓", "off": "✕", "unclear": "?"}
 
 
 def write_report(paths: Sequence[Path], out: Path) -> None:
     """
-    Write one self-contained HTML file from run, sweep and compare directories.
+    Write one self-contained HTML file from run, sweep, compare and judge directories.
 
     Raises:
-        ValueError: a path holds no run.json, sweep.json or compare.json, or a broken one.
+        ValueError: a path holds no run.json, sweep.json, compare.json or judge.json, or a broken
+            one.
     """
     page = render_report(load(paths))
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from benchmarks.metrics.diagnosis import diagnose
-from benchmarks.records import Run, SweepPoint, Validity
+from benchmarks.records import Judgement, Run, SweepPoint, Validity
 from benchmarks.report import words
 from benchmarks.report.data import ComparisonData, ReportData, RunData, SweepData
 from benchmarks.report.ecdf import Arm, itl_ecdf, stall_ecdf, ttft_ecdf
@@ -33,6 +33,8 @@ from benchmarks.report.tables import (
     Facts,
     Table,
     comparison_conditions,
+    judge_conditions,
+    judge_rows,
     run_conditions,
     run_figures,
     sweep_points,
@@ -63,6 +65,7 @@ class Section:
 def sections(data: ReportData) -> list[Section]:
     """Comparisons first, then what they stand on."""
     found = [comparison_section(one) for one in data.comparisons]
+    found += [judge_section(one) for one in data.judgements]
     if len(data.sweeps) > 1:
         found.append(_sweeps_together(data.sweeps))
     for one in data.sweeps:
@@ -105,9 +108,9 @@ def run_section(data: RunData) -> Section:
 def sweep_section(data: SweepData, *, alone: bool = True) -> Section:
     """A sweep's points; its curves, unless they stand in one plot with those of others."""
     sweep = data.sweep
-    invalid = [point.load.label() for point in sweep.points if point.verdict == "INVALID"]
+    invalid = _invalid_points(data)
     reasons = [f"{point.load.label()}: {reason}" for point, reason in _point_reasons(data)]
-    reasons = reasons or ([f"invalid points: {', '.join(invalid)}"] if invalid else [])
+    reasons = reasons or [f"invalid points: {', '.join(invalid)}"]
     return Section(
         "Sweep",
         sweep.target.label,
@@ -116,7 +119,7 @@ def sweep_section(data: SweepData, *, alone: bool = True) -> Section:
         if sweep.points
         else "no point",
         "INVALID" if invalid else "VALID",
-        reasons,
+        reasons if invalid else [],
         sweep.message[:1].upper() + sweep.message[1:] + ".",
         key_figures=sweep_key_figures(sweep),
         plots=_curves([data]) if alone else (),
@@ -148,6 +151,22 @@ def comparison_section(data: ComparisonData) -> Section:
     )
 
 
+def judge_section(found: Judgement) -> Section:
+    """Our figures over those of other tools."""
+    verdict = "INVALID" if found.verdict == "invalid" else found.verdict
+    return Section(
+        "Judging",
+        f"{found.target.label}, {found.load.label()}, by {' and '.join(found.tools)}",
+        f"{words.load_words(found.load)}; {found.workload.description}",
+        verdict,
+        _red(found.validity),
+        "" if verdict == "INVALID" else found.message[:1].upper() + found.message[1:] + ".",
+        plots=[validity(found.validity)],
+        summary=[judge_rows(found)],
+        conditions=judge_conditions(found),
+    )
+
+
 def curves_without_sweep() -> list[Plot]:
     """Why a report of runs alone has none of the plots of sweeps and comparisons."""
     return [*_curves([]), forest(None), pairs(None), shift([], [])]
@@ -158,7 +177,7 @@ def _curves(sweeps: Sequence[SweepData]) -> list[Plot]:
 
 
 def _sweeps_together(sweeps: Sequence[SweepData]) -> Section:
-    invalid = [one for one in sweeps if any(p.verdict == "INVALID" for p in one.sweep.points)]
+    invalid = [one for one in sweeps if _invalid_points(one)]
     best = [(one.sweep.target.label, highest(one.sweep.points)) for one in sweeps]
     said = [
         f"{label} gives at most {words.number(point.output_tps or 0)} tokens/s, at "
@@ -222,6 +241,13 @@ def _red(found: Validity) -> list[str]:
         for check in found.checks
         if check.status == "red"
     ]
+
+
+def _invalid_points(data: SweepData) -> list[str]:
+    """Of a search those beyond what the server can take are no fault of it."""
+    if data.sweep.verdict == "VALID":
+        return []
+    return [point.load.label() for point in data.sweep.points if point.verdict == "INVALID"]
 
 
 def _point_reasons(data: SweepData) -> list[tuple[SweepPoint, str]]:

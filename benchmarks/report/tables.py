@@ -7,7 +7,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.metrics.distributions import FLOORS
-from benchmarks.records import Comparison, Distribution, Run, ServerSide, Sweep, Target, Window
+from benchmarks.records import (
+    Comparison,
+    Distribution,
+    Judgement,
+    JudgeRow,
+    Run,
+    ServerSide,
+    Sweep,
+    Target,
+    Window,
+)
 from benchmarks.report import words
 from benchmarks.report.goodput_plot import slo_words
 
@@ -89,6 +99,39 @@ def comparison_conditions(found: Comparison) -> list[Facts]:
         Facts("Workload and load", workload),
         Facts("Machine", _flat(found.host)),
     ]
+
+
+def judge_conditions(found: Judgement) -> list[Facts]:
+    """Everything that the figures of a judging depend on."""
+    workload = [
+        ("What", found.workload.description),
+        ("Load", words.load_words(found.load)),
+        ("Prefix cache", found.workload.cache),
+        ("Tolerance", words.percent(found.tolerance)),
+        ("Seed", str(found.seed)),
+        ("SHA-256", found.workload.sha256),
+        ("Began", found.started_at),
+        ("Ended", found.ended_at),
+        ("Command", " ".join(found.argv)),
+    ]
+    return [
+        Facts("Server", _target(found.target)),
+        Facts("Judges", list(found.tools.items())),
+        Facts("Workload and load", workload),
+        Facts("Machine", _flat(found.host)),
+    ]
+
+
+def judge_rows(found: Judgement) -> Table:
+    """One row a tool and metric."""
+    heads = ["Metric", "Judge", "Ours", "Theirs", "Ours / theirs", "95 %", "", "In its words"]
+    return Table(heads, [_judge_row(row) for row in found.rows])
+
+
+def _judge_row(row: JudgeRow) -> list[str]:
+    ends = "" if row.ci_low is None else f"{row.ci_low:.3f} to {row.ci_high:.3f}"
+    values = [f"{words.number(value)} {row.unit}" for value in (row.ours, row.theirs)]
+    return [row.metric, row.tool, *values, f"{row.ratio:.3f}", ends, row.status, row.definition]
 
 
 def run_figures(run: Run) -> list[Table]:

@@ -55,8 +55,23 @@ class Server:
         return None if self.tree is None else self.tree.cpu_s()
 
     def api_rss_mib(self) -> float | None:
-        """Resident memory of the process that speaks HTTP."""
-        return None if self.process is None else self.process.memory_info().rss / MIB
+        """Resident memory of the process that speaks HTTP, while there is one."""
+        if self.process is None:
+            return None
+        try:
+            return float(self.process.memory_info().rss / MIB)
+        except psutil.NoSuchProcess:
+            return None
+
+    def ended(self) -> str | None:
+        """That it has ended by itself, with its last words; None while it runs."""
+        code = None if self.tree is None else self.tree.poll()
+        if code is None or self.log is None:
+            return None
+        return (
+            f"{self.spec.label} ended with code {code} while it was needed; its last words:\n"
+            f"{log_end(self.log)}"
+        )
 
     def pause(self) -> None:
         """Stop all its processes (SIGSTOP), so that they take nothing from another server."""
@@ -171,12 +186,14 @@ async def _first_model(url: str, api_key: str | None) -> str:
         return str(answer.json()["data"][0]["id"])
     except httpx.TransportError as error:
         raise ServerError(
-            f"no server answers at {url} ({type(error).__name__}); start one, or give its address"
+            f"no server answers at {url} ({type(error).__name__}); start one, or give its address "
+            "as the target"
         ) from error
     except (ValueError, LookupError, TypeError) as error:
         raise ServerError(
             f"{url}/v1/models names no model (status {answer.status_code}); "
-            "write the target with ,model=NAME, and ,key=API_KEY if it wants one"
+            "give --model NAME, or write ,model=NAME behind the target, and ,key=API_KEY if it "
+            "wants one"
         ) from error
 
 

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 from urllib.parse import urlsplit
 
+import httpx
+
 from benchmarks.records import TRITON_PROTOCOLS, Protocol, TritonContract
 from benchmarks.servers.errors import ServerError
 
@@ -135,7 +137,7 @@ def _running(text: str) -> TargetSpec:
             f"target {url!r}: a running server has no option {unknown[0]!r}; give "
             f"{', '.join(OF_RUNNING)}"
         )
-    if not re.fullmatch(r"https?://[^/\s,]+(/[^\s,]*)?", url):
+    if not re.fullmatch(r"https?://[^/\s,]+(/[^\s,]*)?", url) or not _is_address(url):
         raise ServerError(
             f"target {url!r} is no server's address; write it like http://127.0.0.1:8000"
         )
@@ -147,6 +149,14 @@ def _running(text: str) -> TargetSpec:
         grpc=_grpc_address(url, given),
         **_spoken(url, given),
     )
+
+
+def _is_address(url: str) -> bool:
+    """Whether its host and port are any; an IPv6 address stands in brackets."""
+    try:
+        return bool(httpx.URL(url).host) and urlsplit(url).port != 0
+    except (httpx.InvalidURL, ValueError):
+        return False
 
 
 def _grpc_address(url: str, given: dict[str, str]) -> str | None:

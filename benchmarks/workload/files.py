@@ -8,7 +8,7 @@ from benchmarks.records import Item
 from benchmarks.workload.errors import WorkloadError
 from benchmarks.workload.recorded import Turn, entries, turns_of
 from benchmarks.workload.spec import File
-from benchmarks.workload.stored import read_workload
+from benchmarks.workload.stored import Workload, replay_stored
 from benchmarks.workload.streams import Purpose, Streams
 from benchmarks.workload.text import Text
 
@@ -31,30 +31,14 @@ class Found:
     num_left_out: int
 
 
-def is_workload(spec: File) -> bool:
-    """Whether it is a workload.jsonl of ours, by its first line."""
-    _, first = next(entries(spec.path), ("", {}))
-    return "index" in first and "max_tokens" in first
-
-
-def replay_items(spec: File, count: int | None, num_warm_up: int) -> tuple[list[Item], list[Item]]:
-    """Our own workload, or its beginning; all of it has the file's own SHA-256 again."""
+def replay_file(spec: File, count: int | None, num_warm_up: int) -> Workload:
+    """Our own workload, or its beginning."""
     if spec.output or spec.shuffle or spec.split_turns or spec.max_model_len:
         raise WorkloadError(
             f"{spec.path.name} is a workload.jsonl, which is replayed as it is; "
             "leave out output, shuffle, split_turns and max_model_len"
         )
-    stored = read_workload(spec.path)
-    for asked, has, what in (
-        (count, stored.items, "measured"),
-        (num_warm_up, stored.warm_up, "warm-up"),
-    ):
-        if asked is not None and asked > len(has):
-            raise WorkloadError(
-                f"{asked} {what} requests were asked for, and {spec.path.name} has {len(has)}; "
-                "ask for at most that many"
-            )
-    return stored.items[:count], stored.warm_up[:num_warm_up]
+    return replay_stored(spec.path, count, num_warm_up)
 
 
 def find(spec: File, seed: int, text: Text) -> Found:

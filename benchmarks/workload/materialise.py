@@ -16,7 +16,7 @@ from benchmarks.workload.spec import (
     Trace,
     WorkloadSpec,
 )
-from benchmarks.workload.stored import Workload, sha256, summary
+from benchmarks.workload.stored import Workload, is_stored, sha256, summary
 from benchmarks.workload.streams import Streams
 from benchmarks.workload.text import Text
 
@@ -49,6 +49,8 @@ def materialise(
             f"{num_requests} requests and {num_warm_up} for the warm-up were asked for; "
             "ask for at least 1, and at least 0"
         )
+    if isinstance(spec, File) and is_stored(spec.path):
+        return files.replay_file(spec, num_requests, num_warm_up)
     text = Text(tokenizer)
     items, warm_up, description = _make(spec, seed, num_requests, num_warm_up, text)
     return Workload(
@@ -106,9 +108,6 @@ def _count(spec: WorkloadSpec, num_requests: int | None) -> int:
 def _from_file(
     spec: File, seed: int, num_requests: int | None, num_warm_up: int, text: Text
 ) -> Made:
-    if files.is_workload(spec):
-        replayed = files.replay_items(spec, num_requests, num_warm_up)
-        return *replayed, f"replay of {spec.path.name}"
     found = files.find(spec, seed, text)
     items, warm_up = files.file_items(spec, found, seed, num_requests, num_warm_up, text)
     left_out = f"; {found.num_left_out} left out" if found.num_left_out else ""

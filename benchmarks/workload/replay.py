@@ -41,6 +41,17 @@ def write_guidellm(workload: Workload, path: Path) -> None:
     _write(path, [_guidellm_row(item) for item in workload.items])
 
 
+def check_texts(workload: Workload) -> None:
+    """
+    Find out beforehand whether other tools can replay it.
+
+    Raises:
+        WorkloadError: a request is not one text.
+    """
+    for item in workload.items:
+        _text(item)
+
+
 def _guidellm_row(item: Item) -> dict[str, Any]:
     row: dict[str, Any] = {"prompt": _text(item), "output_tokens_count": item.max_tokens}
     if item.input_len_tokens is not None:

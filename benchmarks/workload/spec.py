@@ -188,6 +188,20 @@ class Trace(_Styled):
         )
 
 
+class Stored(WorkloadSpec):
+    """Requests of our own workload.jsonl, sent as they are; `kind` is what they were made as."""
+
+    path: Path
+
+    def describe(self) -> str:
+        """One line for the report."""
+        return f"replay of {self.path.name}"
+
+    def counts_text(self) -> bool:
+        """Their lengths are what they are."""
+        return False
+
+
 def _output(spec: Any) -> str:
     return f"output {spec.output.describe()}"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from benchmarks.records import Item
 from benchmarks.workload.errors import WorkloadError
-from benchmarks.workload.spec import File, WorkloadSpec
+from benchmarks.workload.spec import Stored, WorkloadSpec
 
 _KEYS = {field.name for field in fields(Item)}
 _ITEM = TypeAdapter(Item)
@@ -65,6 +65,47 @@ def write_workload(workload: Workload, path: Path) -> str:
     return hashlib.sha256(written).hexdigest()
 
 
+def is_stored(path: Path) -> bool:
+    """Whether a file is a workload of ours, whatever its name: by its first line."""
+    try:
+        with path.open("rb") as file:
+            first = json.loads(next((line for line in file if line.strip()), b"null"))
+    except (OSError, ValueError):
+        return False  # whoever reads it says what is wrong with it
+    return isinstance(first, dict) and "index" in first and "max_tokens" in first
+
+
+def replay_stored(
+    path: Path, num_requests: int | None = None, num_warm_up: int | None = None
+) -> Workload:
+    """
+    A stored workload, or its beginning; all of it has the file's own SHA-256 again.
+
+    Raises:
+        WorkloadError: it has fewer requests than were asked for.
+    """
+    stored = read_workload(path)
+    for asked, has, what in (
+        (num_requests, stored.items, "measured"),
+        (num_warm_up, stored.warm_up, "warm-up"),
+    ):
+        if asked is not None and asked > len(has):
+            raise WorkloadError(
+                f"{asked} {what} requests were asked for, and {path.name} has {len(has)}; "
+                "ask for at most that many"
+            )
+    items, warm_up = stored.items[:num_requests], stored.warm_up[:num_warm_up]
+    if (len(items), len(warm_up)) == (len(stored.items), len(stored.warm_up)):
+        return stored
+    return replace(
+        stored,
+        items=items,
+        warm_up=warm_up,
+        sha256=sha256(items, warm_up),
+        description=f"{stored.spec.describe()}; {summary(items)}",
+    )
+
+
 def read_workload(path: Path) -> Workload:
     """
     A workload from its file; its SHA-256 is that of the bytes found.
@@ -82,14 +123,29 @@ def read_workload(path: Path) -> Workload:
             (warm_up if is_warm_up else items).append(item)
     if not items:
         raise WorkloadError(f"{path.name} has no measured requests; give a workload.jsonl")
+    spec = Stored(path=path, kind=_kind(items))
     return Workload(
         items=items,
         warm_up=warm_up,
-        spec=File(path=path),
+        spec=spec,
         seed=None,
         sha256=hashlib.sha256(found).hexdigest(),
-        description=f"replay of {path.name}; {summary(items)}",
+        description=f"{spec.describe()}; {summary(items)}",
     )
+
+
+def _kind(items: Sequence[Item]) -> str:
+    """
+    Of what requests these are: it decides which of them may find one another's prompts cached.
+
+    It is told by what they have and others have not; a line of its own would change the SHA-256 of
+    all workloads, by which older results are found again.
+    """
+    if any(item.prefix_group is not None for item in items):
+        return "prefix"
+    if any(item.conversation is not None for item in items):
+        return "multi_turn"
+    return "trace" if any(item.at_s is not None for item in items) else "file"
 
 
 def read_bytes(path: Path) -> bytes:

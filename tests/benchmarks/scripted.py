@@ -73,7 +73,7 @@ async def honest(answer: Answer, asked: dict[str, Any]) -> None:
 
 
 @contextlib.asynccontextmanager
-async def scripted(script: Script) -> AsyncIterator[str]:
+async def scripted(script: Script, host: str = "127.0.0.1") -> AsyncIterator[str]:
     """The address of a server that answers every POST by the script, and a GET with its model."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -89,9 +89,10 @@ async def scripted(script: Script) -> AsyncIterator[str]:
                     break
         writer.close()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    server = await asyncio.start_server(serve, host, 0)
+    name = f"[{host}]" if ":" in host else host
     async with server:
-        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        yield f"http://{name}:{server.sockets[0].getsockname()[1]}"
 
 
 async def _model_list(writer: asyncio.StreamWriter) -> None:

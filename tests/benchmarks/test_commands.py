@@ -15,10 +15,12 @@ import jsonschema
 import pytest
 from typer.testing import CliRunner
 
+from benchmarks import cli
 from benchmarks.cli import app
 from benchmarks.load.calibrate import null_server
 from benchmarks.load.null_server import Pace
-from benchmarks.records import Run, Sweep
+from benchmarks.records import Comparison, Run, Sweep
+from benchmarks.workload import materialise, parse_spec, write_workload
 
 COMMANDS = ["run", "replay", "sweep", "compare", "judge", "report", "calibrate", "nullserver"]
 COMMANDS += ["workload"]
@@ -111,12 +113,70 @@ def test_replayed_workload_has_the_same_bytes(url: str, tmp_path: Path) -> None:
     assert (first / "workload.jsonl").read_bytes() == (second / "workload.jsonl").read_bytes()
 
 
-def test_json_is_the_only_thing_on_stdout(url: str, tmp_path: Path) -> None:
-    """--json prints the record and nothing else."""
-    done = bench("run", url, "--concurrency", "2", "--requests", "4", "--output", "4",
-                 "--out", tmp_path, "--json")  # fmt: skip
+SMALL = ["--requests", "4", "--warm-up", "0", "--output", "4"]
 
-    assert json.loads(done.stdout)["schema"] == "gemma-bench/1"
+
+def test_stored_workload_of_any_name_is_replayed_with_any_load(url: str, tmp_path: Path) -> None:
+    """The file of the command workload is sent as it is, or the part of it that is asked for."""
+    file = tmp_path / "chat.jsonl"
+    shared = ["--workload", "prefix", "--set", "num_groups=2", "--set", "prefix_tokens=40"]
+    digest = bench("workload", file, "--output", "4", *shared).stdout.split()[-1]
+    runs = []
+    for name, words in (("16", []), ("4", []), ("part", ["--requests", "3", "--warm-up", "1"])):
+        clients = "16" if name == "16" else "4"
+        done = bench("run", url, "--concurrency", clients, "--workload", file, *words,
+                     "--out", tmp_path / name)  # fmt: skip
+        assert (tmp_path / name / "run.json").is_file(), done.stderr
+        runs.append(Run.model_validate_json((tmp_path / name / "run.json").read_text()).workload)
+
+    assert [one.sha256 == digest for one in runs] == [True, True, False]
+    assert (tmp_path / "16" / "workload.jsonl").read_bytes() == file.read_bytes()
+    assert (runs[2].num_requests, runs[2].num_warm_up) == (3, 1)
+    # Prompts that are made to share blocks do so again.
+    assert {(one.kind, one.cache) for one in runs} == {("prefix", "warm")}
+
+
+@pytest.mark.parametrize(
+    ("words", "schema"),
+    [
+        (["run", "--concurrency", "2"], "gemma-bench/1"),
+        (["sweep", "--levels", "1,2"], "gemma-bench-sweep/1"),
+    ],
+)
+def test_json_is_the_only_thing_on_stdout(
+    url: str, tmp_path: Path, words: list[str], schema: str
+) -> None:
+    """--json prints the record and nothing else."""
+    done = bench(words[0], url, *words[1:], *SMALL, "--out", tmp_path, "--json")
+
+    assert json.loads(done.stdout)["schema"] == schema
+
+
+def test_comparison_by_blocks(url: str, tmp_path: Path) -> None:
+    """--json prints the record alone; without a terminal each block is a line on stderr."""
+    done = bench("compare", url, url, "--concurrency", "1", *SMALL, "--looks", "6",
+                 "--aa-pairs", "2", "--out", tmp_path, "--json")  # fmt: skip
+    record = Comparison.model_validate_json(done.stdout)
+
+    code = {"faster": 0, "equivalent": 0, "slower": 1, "inconclusive": 2, "invalid": 3}
+    assert done.returncode == code[record.verdict], done.stderr
+    begun = re.findall(r"Comparing: block (\d+) of 16: (.*), pair (\d+) of (\d)", done.stderr)
+    assert begun[0] == ("1", "A against itself", "1", "2")
+    assert ("5", "A against B", "1", "6") in begun
+    # A pair that something disturbed is measured again under its number.
+    assert sorted({int(number) for number, *_ in begun}) == list(range(1, 17))
+
+
+def test_ping_pong_by_the_options_given(url: str, tmp_path: Path) -> None:
+    """Its margin is the one that was given, its pairs are the requests, A/A is left out by 0."""
+    done = bench("compare", url, url, *SMALL, "--ping-pong", "--margin", "0.2", "--aa-pairs", "0",
+                 "--out", tmp_path, "--json")  # fmt: skip
+    record = Comparison.model_validate_json(done.stdout)
+
+    assert (record.equivalence, record.looks, record.a_a) == (0.2, [4], [])
+    assert {metric.noise_floor for metric in record.metrics} == {None}
+    assert record.message.endswith("no noise floor: A was not measured against itself")
+    assert "Comparing: A against B" in done.stderr
 
 
 def test_sweep_writes_its_points(url: str, tmp_path: Path) -> None:
@@ -185,16 +245,126 @@ def test_replay_of_a_flight_record(url: str, tmp_path: Path) -> None:
         (["replay", "no-such.jsonl"], "no-such.jsonl is no flight record, whose lines have"),
         (["replay", "pyproject.toml"], "pyproject.toml is no flight record, whose lines have"),
         (["sweep"], "give one of --levels 1,2,4, --knee and --goodput"),
-        (["schema", "judge"], "schema judge is unknown"),
+        (["schema", "report"], "schema report is unknown"),
     ],
 )
 def test_mistake_is_one_line(words: list[str], sentence: str) -> None:
-    """A mistake is one line on stderr, exit code 2, and nothing on stdout."""
+    """A mistake is one line on stderr, exit code 64, and nothing on stdout."""
     done = bench(*words)
 
-    assert (done.returncode, done.stdout) == (2, "")
+    assert (done.returncode, done.stdout) == (64, "")
     assert re.fullmatch(r"benchmarks: .*\n", done.stderr), done.stderr
     assert sentence in done.stderr
+
+
+PREFIX = ["--workload", "prefix", "--set", "num_groups=2", "--set", "prefix_tokens=9"]
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ("compare A B --looks 4", "looks after [4] pairs were asked for; give rising numbers"),
+        ("compare A B --looks x", "--looks x is no list of whole numbers from 1 on; write it like"),
+        ("compare A B --aa-pairs 1", "1 pairs of A against itself were asked for; an interval"),
+        ("compare A B --margin 3", "an equivalence margin of 3.0 was asked for"),
+        ("compare A htp://x", "target 'htp://x' is none that the harness knows"),
+        ("compare A vllm:b,protocol=triton-grpc", "vllm's server does not speak triton-grpc"),
+        ("compare A B --arrivals trace", "request 0 of the workload has no time of its own"),
+        ("compare A B --style ids --protocol openai-chat", "has token ids, and openai-chat takes"),
+        ("compare A B --workload no.txt", "workload kind 'no.txt' is unknown"),
+        ("compare A B --quality-prompts 4", "--quality-prompts 4 was given, and greedy answers"),
+        ("compare A B --quality --quality-file no", "workload kind 'no' is unknown"),
+        ("compare A B --ping-pong --concurrency 8", "--ping-pong sends one request at a time"),
+        ("compare A B --ping-pong --looks 6", "--looks 6 was given, and --ping-pong looks once"),
+        ("compare A B --ping-pong --warm-cache", "--warm-cache was given, and with --ping-pong"),
+        ("compare A B --ping-pong --aa-pairs 99", "has a pair for each of the 32 requests"),
+        (f"compare A B --ping-pong {' '.join(PREFIX)}", "those of this workload (prefix) do"),
+        ("compare A B --out README.md", "--out README.md is a file"),
+        ("judge A --tools x", "there is no judge 'x'; give vllm or guidellm"),
+        ("judge A --rate 5", "load 5/s cannot be judged"),
+        ("judge A --style ids", "request 0 is not one text, which is all that other tools replay"),
+        ("judge A,protocol=triton-generate", "protocol triton-generate cannot be judged"),
+        ("sweep A --levels 0 --open", "--levels 0 is no list of numbers from 0.001 on; write it"),
+        ("sweep A --levels 0", "--levels 0 is no list of whole numbers from 1 on"),
+        ("sweep A --levels a", "--levels a is no list of whole numbers from 1 on"),
+        ("sweep A --levels 1.5", "--levels 1.5 is no list of whole numbers from 1 on"),
+        ("sweep A --levels inf --open", "--levels inf is no list of numbers"),
+        ("sweep A --levels 4,2,4", "--levels 4,2,4 has 4 twice; give each number once"),
+        ("sweep A --levels 4 --concurrency 2", "--levels says which loads are measured"),
+        ("sweep A --knee --rate 5", "this sweep's levels are clients; give --open with it"),
+        ("sweep A --knee --arrivals constant", "a closed loop has none; give --open with it"),
+        ("sweep A --knee --open --concurrency 4", "with --open the levels are rates; begin at a"),
+        ("sweep A --knee --open --arrivals trace", "--arrivals trace has one load"),
+        ("sweep A --knee --attainment 0.5", "--attainment 0.5 was given, and only the search"),
+        ("calibrate --concurrency x", "--concurrency x is no list of whole numbers from 1 on"),
+        ("run A --rate 5 --burstiness 0.5", "--burstiness 0.5 was given, and only --arrivals gam"),
+        ("run A --max-concurrency 4", "--max-concurrency 4 was given, and a closed loop has none"),
+        ("run A --arrivals constant", "a closed loop has none; give a --rate with it, or leave"),
+        ("run A --arrivals trace --rate 5", "--rate 5.0 was given, and --arrivals trace sends by"),
+        ("run A --arrivals no --rate 5", "--arrivals no is unknown; use constant, poisson, gamma"),
+        ("run A --workload README.md --input 64", "--input 64 was given, and the prompts of a"),
+        ("run A --workload FILE --input 64", "--input 64 was given, and the prompts of a file"),
+        ("run A --workload FILE --output 8", "FILE holds requests that are sent as they are"),
+        ("run A --workload FILE --style ids", "FILE holds requests that are sent as they are"),
+        ("run A --workload FILE --set shuffle=1", "--set shuffle 1 was given, and FILE holds"),
+        ("run A --workload FILE --tokenizer t", "--tokenizer t was given, and FILE holds"),
+        ("run A --workload FILE --requests 99", "99 measured requests were asked for, and FILE"),
+        ("run http://[::1", "'http://[::1' is no server's address; write it like"),
+        ("run http://h:99999", "'http://h:99999' is no server's address; write it like"),
+    ],
+)
+def test_mistakes_are_told_before_a_server_is_started(
+    words: str,
+    sentence: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    """All that can be known beforehand is one line, before servers are waited for."""
+
+    def start(spec: object, **_: object) -> None:
+        raise AssertionError(f"{spec} was started")
+
+    file, spec = tmp_path / "FILE", {"kind": "synthetic", "input": 9, "output": 4}
+    write_workload(materialise(parse_spec(spec), 1, 4, 2), file)
+    targets = {"A": "profile:a", "B": "profile:b", "FILE": str(file)}
+    typed = [re.sub(r"^A,", "profile:a,", targets.get(word, word)) for word in words.split()]
+    monkeypatch.setattr("benchmarks.serving.started", start)
+    monkeypatch.setattr(sys, "argv", ["benchmarks", *typed])
+
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+
+    said = capsys.readouterr()
+    assert (ended.value.code, said.out) == (64, "")
+    assert re.fullmatch(r"benchmarks: .*\n", said.err), said.err
+    assert sentence in said.err
+
+
+@pytest.mark.parametrize("words", [["run", "--no-such"], ["compare", "a"], ["nothing"], []])
+def test_words_that_are_none_have_the_code_of_mistakes(words: list[str]) -> None:
+    """typer's own code would be 2, which says that a comparison is inconclusive."""
+    done = bench(*words)
+
+    assert (done.returncode, done.stdout) == (64, "")
+    assert "Usage: " in done.stderr
+
+
+def test_fault_of_the_harness_has_a_code_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Python's own code would be 1, which says that A is slower."""
+
+    def breaks(**_: object) -> None:
+        raise KeyError("of a bug")
+
+    monkeypatch.setattr(cli, "app", breaks)
+
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+
+    assert ended.value.code == 70
+    assert "KeyError: 'of a bug'" in capsys.readouterr().err
 
 
 def test_ctrl_c_ends_a_run_in_one_line(url: str, tmp_path: Path) -> None:
@@ -239,7 +409,7 @@ def test_calibrate_knows_the_null_servers_times() -> None:
     assert one["ceiling_tps"] > 0
 
 
-@pytest.mark.parametrize("kind", ["run", "sweep", "compare"])
+@pytest.mark.parametrize("kind", ["run", "sweep", "compare", "judge"])
 def test_published_schema_is_the_models(kind: str) -> None:
     """The schemas in the repository are those that the records are written by."""
     published = Path(__file__).parents[2] / "benchmarks" / "schemas" / f"{kind}.schema.json"

@@ -1,13 +1,14 @@
-"""The client's priority while it measures."""
+"""The client's priority while it measures, and what of this machine stays here."""
 
 from __future__ import annotations
 
 import os
 import threading
+from pathlib import Path
 
 import pytest
 
-from benchmarks.machine import CLIENT_NICE, ahead_of_servers
+from benchmarks.machine import CLIENT_NICE, ahead_of_servers, without_paths
 
 
 def test_all_threads_go_ahead_and_back() -> None:
@@ -26,3 +27,13 @@ def test_all_threads_go_ahead_and_back() -> None:
     finally:
         end.set()
         thread.join()
+
+
+@pytest.mark.parametrize(("home", "shown"), [("/home/me", "~/models"), ("/", "/home/me/models")])
+def test_a_home_that_is_the_root_is_no_name(
+    home: str, shown: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a container HOME may be /, which is part of every path and address."""
+    monkeypatch.setattr(Path, "home", lambda: Path(home))
+
+    assert without_paths("/home/me/models at http://h/v1") == f"{shown} at http://h/v1"

@@ -103,6 +103,29 @@ def test_prefix_groups_are_found_in_the_cache(tiny_server: Server, tmp_path: Pat
     assert run.server.prefix_cache_hits
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["prefix", "--set", "num_groups=1", "--set", "prefix_tokens=600"],
+        ["multi_turn", "--set", "turns=4"],
+    ],
+    ids=["prefix", "multi-turn"],
+)
+def test_replayed_workload_shares_what_it_shared(
+    tiny_server: Server, tmp_path: Path, options: list[str]
+) -> None:
+    """A stored workload hits the prefix cache as it did when it was made, and is no INVALID one."""
+    file, words = tmp_path / "stored.jsonl", ["--requests", "8", "--warm-up", "0", "--output", "8"]
+    bench("workload", file, "--input", "60", *words, "--workload", *options)
+    run = run_of(bench("run", tiny_server.base_url, "--concurrency", "1", "--workload", file,
+                       "--json", "--out", tmp_path / "run"))  # fmt: skip
+
+    assert red(run) == set()
+    assert (run.workload.kind, run.workload.cache) == (options[0], "warm")
+    assert run.server is not None
+    assert run.server.prefix_cache_hits
+
+
 def spoken(server: Server, protocol: str, contract: str = "python-backend") -> str:
     """The server as a target of a protocol."""
     address = f"{server.base_url},protocol={protocol},grpc={server.grpc_address}"

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from benchmarks.records import Goodput, Load, Metrics, Run, Slo, Window
+from benchmarks.records import Check, Goodput, Load, Metrics, Run, Slo, Validity, Window
 from benchmarks.sweep import Swept, sweep_for_goodput, sweep_list, sweep_to_knee
 
 
@@ -16,7 +16,7 @@ def closed(level: float) -> Load:
     return Load(mode="closed", concurrency=int(level))
 
 
-def run_of(output_tps: float, attainment: float | None = None) -> Run:
+def run_of(output_tps: float, attainment: float | None = None, *red: str) -> Run:
     """A run of which only what a sweep reads is there."""
     goodput = None
     if attainment is not None:
@@ -39,7 +39,9 @@ def run_of(output_tps: float, attainment: float | None = None) -> Run:
         output_tps=output_tps,
         goodput=goodput,
     )
-    return Run.model_construct(metrics=Metrics(full_run=window, steady=None))
+    checks = [Check(name=name, status="red", message=f"{name} is red") for name in red]
+    validity = Validity(verdict="INVALID" if red else "VALID", checks=checks)
+    return Run.model_construct(metrics=Metrics(full_run=window, steady=None), validity=validity)
 
 
 class Curve:
@@ -108,6 +110,72 @@ def test_search_says_when_nothing_keeps_the_slo() -> None:
     assert curve.levels == [1]
     assert swept.best_under_slo is None
     assert "not kept even at c=1: attainment 50%" in swept.message
+
+
+def saturating(capacity: int, *red: str) -> Curve:
+    """A server that keeps the SLO as long as it can, and beyond it turns these checks red."""
+
+    def run_at(level: int) -> Run:
+        return run_of(10.0 * level, 1.0, *(red if level > capacity else ()))
+
+    return Curve(run_at)
+
+
+def test_search_may_pass_the_capacity() -> None:
+    """What is INVALID for too much load alone ends the search, and does not spoil what it found."""
+    found = sweep_for_goodput(
+        saturating(11, "saturation", "failed_requests"), closed, 1, attainment=0.9, whole=True
+    )
+    swept = asyncio.run(found)
+
+    assert (swept.best_under_slo, swept.verdict) == (closed(11), "VALID")
+    assert swept.message.endswith("; c=12 is INVALID (failed_requests, saturation)")
+
+
+def test_invalid_cell_is_never_the_best() -> None:
+    """However good its figures are: nothing is announced that a red check speaks against."""
+    listed = asyncio.run(sweep_list(saturating(4, "saturation"), [closed(4), closed(8)]))
+    curve = Curve(lambda n: run_of(100.0 * n, None, *(["client_cpu"] if n > 4 else [])))
+    knee = asyncio.run(sweep_to_knee(curve, closed, 1))
+
+    assert (listed.best_under_slo, listed.verdict) == (closed(4), "INVALID")
+    assert listed.message == "most tokens/s at c=4: 40.0"
+    assert (knee.knee, curve.levels) == (closed(4), [1, 2, 4, 8, 16])
+    # The client gave up there, not the server: that is no knee of the server's.
+    assert knee.verdict == "INVALID"
+
+
+def test_disturbed_search_is_invalid() -> None:
+    """A cell that something else disturbed says nothing of the load beyond the best."""
+    search = sweep_for_goodput(
+        saturating(2, "saturation", "foreign_cpu"), closed, 1, attainment=0.9, whole=True
+    )
+
+    assert asyncio.run(search).verdict == "INVALID"
+
+
+@pytest.mark.parametrize("how", ["list", "knee", "goodput"])
+def test_nothing_is_said_without_a_valid_cell(how: str) -> None:
+    """Where every cell is INVALID, so is the sweep, and it announces none of them."""
+    curve = saturating(0, "saturation")
+    sweeps = {
+        "list": sweep_list(curve, [closed(1)]),
+        "knee": sweep_to_knee(curve, closed, 1),
+        "goodput": sweep_for_goodput(curve, closed, 1, attainment=0.9, whole=True),
+    }
+    swept = asyncio.run(sweeps.pop(how))
+    for other in sweeps.values():
+        other.close()
+
+    assert (swept.knee, swept.best_under_slo, swept.verdict) == (None, None, "INVALID")
+    assert "no cell is VALID, so nothing is said" in swept.message
+
+
+def test_slo_that_is_never_kept_is_a_finding() -> None:
+    """A VALID cell that misses it says so, and the sweep is VALID."""
+    _, swept = search(keeps_up_to=0)
+
+    assert swept.verdict == "VALID"
 
 
 def test_runs_are_in_order_of_load() -> None:

@@ -133,6 +133,7 @@ def test_goes_on_until_the_last_look() -> None:
     # The next look is what the progress counts to.
     assert [p.num_pairs for p in script.progress[::2]] == [10] * 10 + [12] * 2 + [16] * 4
     assert script.progress[-1].pair == 16
+    assert [(p.block, p.num_blocks) for p in script.progress] == [(n, 32) for n in range(1, 33)]
 
 
 def test_stops_at_a_later_look() -> None:
@@ -182,6 +183,8 @@ def test_a_disturbed_pair_is_repeated() -> None:
     assert [pair.order for pair in found.metrics[0].pairs] == orders[:10]
     assert [p.repeat for p in script.progress[14:20]] == [0, 0, 1, 1, 2, 2]
     assert [p.pair for p in script.progress[14:20]] == [2] * 6
+    # The blocks of A against itself are before them, and a repeated one keeps its number.
+    assert [p.block for p in script.progress[12:20]] == [13, 14, 15, 16, 15, 16, 15, 16]
     (repeats,) = [check for check in found.validity.checks if check.name == "repeated_pairs"]
     assert repeats.value == 2
     assert "a_b-07-a and a_b-07-b, a_b-08-a and a_b-08-b" in repeats.message

@@ -90,7 +90,7 @@ def test_same_work_is_asked_for() -> None:
     assert spec["backend"]["extras"]["body"] == {
         "temperature": 0,
         "return_token_ids": True,
-        "cache_salt": "s1",
+        "cache_salt": "r-s1",
         "stream_options": {"continuous_usage_stats": False},
         "ignore_eos": False,
     }

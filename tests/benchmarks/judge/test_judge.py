@@ -5,28 +5,33 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 from rich.console import Console
 
-from benchmarks.judge import JudgeError, Judgement, Replay, exit_code, judge, table
+from benchmarks.judge import JudgeError, Replay, exit_code, judge, table
 from benchmarks.judge.judge import TOOLS
 from benchmarks.judge.replay import Figures, run_tool
-from benchmarks.judge.rows import JudgePair, JudgeRow, judge_row
-from benchmarks.records import Load, RequestRecord
+from benchmarks.judge.rows import judge_row
+from benchmarks.machine import ahead_of_servers
+from benchmarks.records import Judgement, JudgePair, JudgeRow, Load, RequestRecord, Run
 from benchmarks.servers.venvs import Progress
+from tests.benchmarks.compare.made_up import made_up_run
 from tests.benchmarks.judge.test_vllm_bench import replay
 
 
 @dataclass
-class Run:
+class Ours:
     """One run of ours; the order of all runs is noted."""
 
+    run: Run
     records: Sequence[RequestRecord] = ()
 
 
@@ -35,7 +40,9 @@ class Stopwatch:
     """A tool whose figures the test gives: ours over theirs, run by run."""
 
     ratios: Sequence[float]
+    red: Mapping[int, Sequence[str]] = field(default_factory=dict)  # by our run's number
     said: list[str] = field(default_factory=list)
+    begun: list[tuple[int, int, str]] = field(default_factory=list)
     name: str = "stopwatch"
     definitions: Mapping[str, str] = field(default_factory=lambda: {"ttft_mean_ms": "a time"})
 
@@ -58,12 +65,15 @@ def judged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tool: Stopwatch) -> 
     """A judgement by the stopwatch, as many pairs as it has ratios."""
     monkeypatch.setitem(TOOLS, "stopwatch", lambda: tool)
 
-    async def measure() -> Run:
+    async def measure(number: int) -> Ours:
+        assert number == tool.said.count("ours")
         tool.said.append("ours")
-        return Run()
+        return Ours(made_up_run(red=tool.red.get(number, ())))
 
-    repeats = len(tool.ratios)
-    return asyncio.run(judge(replay(), measure, tmp_path, tools=["stopwatch"], repeats=repeats))
+    how: Any = {"tools": ["stopwatch"], "repeats": len(tool.ratios)}
+    begun = tool.begun.append
+    how["on_run"] = lambda number, total, what: begun((number, total, what))
+    return asyncio.run(judge(replay(), measure, tmp_path, **how))
 
 
 def test_runs_alternate_after_a_warm_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,6 +88,9 @@ def test_runs_alternate_after_a_warm_up(tmp_path: Path, monkeypatch: pytest.Monk
         *("theirs judge-2", "ours"),
         *("ours", "theirs judge-3"),
     ]
+    # What a progress bar shows.
+    assert [number for number, _, _ in tool.begun] == [1, 2, 3, 4, 5, 6, 7]
+    assert tool.begun[3] == (4, 7, "stopwatch, pair 2 of 3: theirs")
 
 
 def test_judge_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,7 +99,16 @@ def test_judge_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     said = json.loads((tmp_path / "judge.json").read_text())
 
     assert Judgement.model_validate(said) == judgement
-    assert said["schema"] == "gemma-bench-judge/1"
+    jsonschema.validate(said, Judgement.model_json_schema(by_alias=True))
+    assert said["schema"] == "gemma-bench-judge/2"
+    # The conditions are those of our runs.
+    run = made_up_run()
+    assert (judgement.target, judgement.workload, judgement.host) == (
+        run.target,
+        run.workload,
+        run.host,
+    )
+    assert (judgement.argv, judgement.validity.verdict) == (run.argv, "VALID")
     assert said["tools"] == {"stopwatch": "stopwatch 1"}
     assert [pair["ours"] for pair in said["rows"][0]["pairs"]] == [101.0, 101.0]
     assert said["message"] == "all 1 figures agree within 5%"
@@ -103,8 +125,9 @@ def test_judge_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ([1.50, 1.00, 1.00], "unclear", 0),
         # The mean is exactly 1, and nobody knows it: agreement is not proved by noise.
         ([1.25, 0.80, 1.25, 0.80], "unclear", 0),
-        # One pair has no interval: nothing is proved by it.
-        ([1.5], "unclear", 0),
+        # One pair has no interval: it can't show that they agree, and more than 5 % is a failure.
+        ([1.5], "off", 1),
+        ([0.94], "off", 1),
         ([1.0], "unclear", 0),
     ],
 )
@@ -120,6 +143,30 @@ def test_verdict(
 
     assert judgement.rows[0].status == judgement.verdict == status
     assert exit_code(judgement) == code
+
+
+def test_invalid_runs_are_no_measure_of_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A red check of one of our runs is the verdict, whatever the figures; the warm-up is free."""
+    red = {0: ["failed_share"], 3: ["foreign_cpu"]}
+    judgement = judged(tmp_path, monkeypatch, Stopwatch([1.2, 1.2, 1.2], red))
+
+    assert (judgement.verdict, exit_code(judgement)) == ("invalid", 3)
+    assert judgement.validity.verdict == "INVALID"
+    assert judgement.message == (
+        "invalid: foreign_cpu: 1 of 1 runs of ours, first ours-3: foreign_cpu was looked at"
+    )
+
+
+def test_one_pair_says_what_it_can(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Off by itself, as nobody knows how far one pair is from the next."""
+    judgement = judged(tmp_path, monkeypatch, Stopwatch([3.0]))
+
+    assert judgement.message == (
+        "1 of 1 figures are off by more than 5%, most ttft_mean_ms of stopwatch (ours +200.0%, one "
+        "pair): a failure to explain, or one pair's noise: --repeats 3 gives it an interval"
+    )
 
 
 def test_failure_to_explain_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -180,7 +227,7 @@ def test_concurrency_explains_and_is_not_judged() -> None:
 def test_unknown_judge(tmp_path: Path) -> None:
     """A judge that is none is refused with those there are."""
 
-    async def measure() -> Any:
+    async def measure(number: int) -> Any:
         raise AssertionError
 
     with pytest.raises(JudgeError, match="no judge 'aiperf'; give vllm or guidellm"):
@@ -211,3 +258,14 @@ def test_tool_that_fails_tells_its_last_words(tmp_path: Path) -> None:
 
     with pytest.raises(JudgeError, match=r"(?s)ended with code 4; .*cannot reach it"):
         asyncio.run(run_tool("a tool", words, tmp_path / "log", {}))
+
+
+def test_tool_goes_ahead_of_the_servers_as_we_do(tmp_path: Path) -> None:
+    """Like for like: our client's priority, and our session, outside of which it means nothing."""
+    with ahead_of_servers():
+        ours = os.getpriority(os.PRIO_PROCESS, 0)
+    shown = "import os; print(os.getpriority(os.PRIO_PROCESS, 0), os.getsid(0))"
+
+    asyncio.run(run_tool("a tool", [sys.executable, "-c", shown], tmp_path / "log", {}))
+
+    assert (tmp_path / "log").read_text().split() == [str(ours), str(os.getsid(0))]

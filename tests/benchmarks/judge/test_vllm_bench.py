@@ -27,7 +27,7 @@ def replay(**how: Any) -> Replay:
     spec = parse_spec({"kind": "synthetic", "input": "1", "output": "8"})
     workload = Workload(items, [], spec, 0, "0" * 64, "five")
     load = Load(mode="closed", concurrency=2)
-    return Replay("http://h:1", "m", "openai-chat", workload, load, **how)
+    return Replay("http://h:1", "m", "openai-chat", workload, load, **{"begun": "r"} | how)
 
 
 def recorded() -> list[RequestRecord]:
@@ -115,8 +115,20 @@ def test_same_work_is_asked_for() -> None:
     assert json.loads(after("--extra-body")) == {
         "temperature": 0,
         "return_token_ids": True,
-        "cache_salt": "s1",
+        "cache_salt": "r-s1",
     }
+
+
+def test_no_judging_has_the_salts_of_another() -> None:
+    """A running server still has the blocks of the judging before, of the same seed."""
+    one = replay()
+    other, third = (
+        Replay(one.url, one.model, one.protocol, one.workload, one.load).extra_body("s1")
+        for _ in range(2)
+    )
+
+    assert other["cache_salt"] != third["cache_salt"]
+    assert other["cache_salt"].endswith("-s1")
 
 
 def test_key_is_not_on_its_command_line() -> None:

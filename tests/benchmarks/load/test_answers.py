@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 from typing import Any
 
@@ -236,6 +237,24 @@ def test_comments_and_carriage_returns() -> None:
         await answer.end()
 
     assert only(odd).num_output_tokens == 1
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_only_the_ends_of_lines_end_lines(end: str) -> None:
+    """What Python calls an end of a line, and server-sent events do not, cuts no event in two."""
+    text = "a\u2028b\u2029c\x85d\x0be\x1cf"
+
+    async def raw(answer: Answer, asked: dict[str, Any]) -> None:
+        # vLLM leaves these characters in JSON as they are; control characters are escaped.
+        choice = {"index": 0, "text": text, "token_ids": [1], "finish_reason": "stop"}
+        said = json.dumps({"choices": [choice]}, ensure_ascii=False)
+        await answer.head()
+        await answer.chunk(f"event: x{end}data: {said}{end}{end}".encode())
+        await answer.end()
+
+    record = only(raw, keep_text=True)
+
+    assert (record.error, record.num_output_tokens, record.text) == (None, 1, text)
 
 
 def test_body_that_ends_with_the_connection() -> None:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import re
 from typing import Any
 
 import pytest
 
-from benchmarks.load.connection import Endpoint
+from benchmarks.load.connection import Endpoint, unreachable
 from benchmarks.load.runner import Offered, Sending, offer
-from benchmarks.records import Item, Load
+from benchmarks.metrics.timeline import timeseries
+from benchmarks.metrics.windows import full_run
+from benchmarks.records import Item, Load, Slo
 from tests.benchmarks.scripted import Answer, Script, honest, scripted
 
 
@@ -26,8 +30,9 @@ def run(
     async def offered() -> Offered:
         async with scripted(script) as url:
             protocol = how.pop("protocol", "openai-completions")
+            on_progress = how.pop("on_progress", None)
             sending = Sending(Endpoint(url), protocol, "scripted", **how)
-            return await offer(sending, load, todo, warm_up or [])
+            return await offer(sending, load, todo, warm_up or [], on_progress=on_progress)
 
     return asyncio.run(offered())
 
@@ -176,8 +181,74 @@ def test_no_server() -> None:
         sending = Sending(Endpoint("http://127.0.0.1:9"), "openai-completions", "m")
         await offer(sending, Load(mode="closed", concurrency=1), items(1))
 
-    with pytest.raises(ConnectionError, match=r"no server answers at http://127.0.0.1:9 .*--url"):
+    said = r"no server answers at http://127.0.0.1:9 .*; start one, or give its address as the tar"
+    with pytest.raises(ConnectionError, match=said):
         asyncio.run(nobody())
+
+
+def test_no_more_files_is_no_fault_of_the_server() -> None:
+    """Where this process may open no more files, the next step is another one."""
+    endpoint = Endpoint("http://[::1]:8000")
+
+    said = str(unreachable(endpoint, OSError(errno.EMFILE, "Too many open files")))
+
+    assert re.search(r"has the \d+ open files that it may have; raise that with ulimit -n", said)
+    assert "no server" not in said
+
+
+def test_turns_that_were_not_sent_have_failed() -> None:
+    """After a turn without an answer its conversation ends, and nothing of it is lost."""
+
+    async def fails_once(answer: Answer, asked: dict[str, Any]) -> None:
+        if asked["messages"][-1]["content"] == "c1 turn 1":
+            answer.writer.close()
+            return
+        await honest(answer, asked)
+
+    todo = [
+        Item(
+            10 * c + turn,
+            2,
+            messages=[{"role": "user", "content": f"c{c} turn {turn}"}],
+            conversation=f"c{c}",
+            turn=turn,
+        )
+        for c in range(2)
+        for turn in range(4)
+    ]
+    done: list[tuple[int, int]] = []
+    offered = run(
+        fails_once,
+        Load(mode="closed", concurrency=2),
+        todo,
+        protocol="openai-chat",
+        token_source="usage",
+        on_progress=lambda *at: done.append(at),
+    )
+    ended = {record.index: (record.error, record.error_message) for record in offered.records}
+
+    assert len(offered.records) == len(todo)
+    assert {index: error for index, (error, _) in ended.items() if error} == {
+        11: "connect",
+        12: "not_sent",
+        13: "not_sent",
+    }
+    assert ended[13][1] == "not sent: turn 1 of its conversation failed"
+    assert sum(second.sent for second in timeseries(offered.records)) == 6
+    assert done[-1] == (8, 8)
+    window = full_run(offered.records, Slo(ttft_ms=60_000))
+    assert (window.num_ok, window.num_failed) == (5, 3)
+    assert window.goodput is not None
+    assert window.goodput.attainment == pytest.approx(5 / 8)
+
+
+def test_host_of_an_ipv6_address_has_brackets() -> None:
+    """Without them its port would be one more part of it."""
+    endpoint = Endpoint("http://[::1]:8000/base")
+
+    assert (endpoint.host, endpoint.port, endpoint.authority) == ("::1", 8000, "[::1]:8000")
+    assert b"\r\nHost: [::1]:8000\r\n" in endpoint.request("/v1/completions", b"{}")
+    assert Endpoint("http://h:1").authority == "h:1"
 
 
 def test_chat_protocol_refuses_token_ids() -> None:
@@ -190,7 +261,9 @@ def test_chat_protocol_refuses_token_ids() -> None:
         run(honest, Load(mode="closed", concurrency=1), todo, protocol="openai-chat")
 
 
-@pytest.mark.parametrize("url", ["ftp://x", "http://", "://"])
+@pytest.mark.parametrize(
+    "url", ["ftp://x", "http://", "://", "http://[::1", "http://h:99999", "http://h:x"]
+)
 def test_addresses_that_are_none(url: str) -> None:
     """An address that is none is refused with an example."""
     with pytest.raises(ValueError, match=r"write it like http://127.0.0.1:8000"):

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 from benchmarks.compare.metrics import RUN_METRICS
 from benchmarks.compare.verdict import MeasuredPair, Rule, compare_metrics, noise_floors, overall
+from benchmarks.judge.rows import judge_row
 from benchmarks.metrics.export import write_requests
 from benchmarks.metrics.goodput import parse_slo
 from benchmarks.metrics.timeline import timeseries
 from benchmarks.metrics.validity import check_run
 from benchmarks.metrics.windows import summarise
 from benchmarks.records import (
+    Check,
     Chunk,
     ClientHealth,
     Comparison,
+    Judgement,
+    JudgePair,
     Load,
     PhaseSpan,
     Quality,
@@ -314,6 +319,37 @@ def _quality(same: bool) -> Quality:
         same=same,
         message=f"{said}.",
     )
+
+
+def judgement(verdict: Literal["agrees", "invalid"] = "agrees") -> Judgement:
+    """One tool and two metrics; the second has no interval."""
+    ours = run()
+    status: Literal["red", "ok"] = "red" if verdict == "invalid" else "ok"
+    check = Check(name="foreign_cpu", status=status, message="another program was at work")
+    rows = [
+        judge_row("guidellm", "output_tps", "tokens over seconds", _judge_pairs(2)),
+        judge_row("guidellm", "ttft_mean_ms", "first text", _judge_pairs(1)),
+    ]
+    return Judgement(
+        target=ours.run.target,
+        workload=ours.run.workload,
+        load=ours.run.load,
+        started_at="2026-11-25T09:00:00+00:00",
+        ended_at="2026-11-25T09:24:00+00:00",
+        argv=["python", "-m", "benchmarks", "judge"],
+        seed=0,
+        host=HOST,
+        tools={"guidellm": "guidellm 0.8.1"},
+        tolerance=0.05,
+        rows=rows,
+        validity=Validity(verdict="INVALID" if status == "red" else "VALID", checks=[check]),
+        verdict=verdict,
+        message="all 2 figures agree within 5%",
+    )
+
+
+def _judge_pairs(count: int) -> list[JudgePair]:
+    return [JudgePair(order="ours first", ours=101.0 + i, theirs=100.0) for i in range(count)]
 
 
 def write_run(data: RunData, directory: Path) -> Path:

@@ -49,6 +49,14 @@ def test_a_comparison(comparison: ComparisonData, tmp_path: Path) -> None:
     assert labels == {"profile:fast"}
 
 
+def test_a_judging(tmp_path: Path) -> None:
+    """judge.json is read where there is one."""
+    found = example.judgement()
+    (tmp_path / "judge.json").write_text(found.model_dump_json(by_alias=True))
+
+    assert load([tmp_path]).judgements == [found]
+
+
 def test_nothing_to_report(tmp_path: Path) -> None:
     """A directory of something else is named, with what was expected."""
     with pytest.raises(ValueError, match=r"is nothing to report: give directories with a run"):

@@ -9,6 +9,8 @@ import pytest
 
 from benchmarks.report import render_report, write_report
 from benchmarks.report.data import ComparisonData, ReportData, RunData, SweepData
+from benchmarks.report.key_figures import highest
+from benchmarks.report.sections import sweep_section
 from tests.benchmarks.report import example_data as example
 from tests.benchmarks.report.browser import Opened, open_page
 from tests.benchmarks.report.conftest import HOSTILE
@@ -49,6 +51,37 @@ def test_every_plot_is_drawn(opened: Opened) -> None:
 
     assert {plot["plot"] for plot in plots} == ALL_PLOTS
     assert all(min(plot["width"], plot["height"]) > 100 and plot["texts"] for plot in plots)
+
+
+def test_judging() -> None:
+    """A judging has its figures, its conditions and its verdict; an INVALID one says so first."""
+    page = render_report(ReportData(judgements=[example.judgement()]))
+    invalid = render_report(ReportData(judgements=[example.judgement("invalid")]))
+
+    for said in ("1.015", "tokens over seconds", "guidellm 0.8.1", "4f1c0b7a9e5d2c88", "✓ agrees"):
+        assert said in page
+    assert "All 2 figures agree within 5%." in page
+    assert "✕ INVALID" in invalid
+    assert "another program was at work" in invalid
+    assert "agree within" not in invalid
+
+
+def test_search_beyond_the_capacity_is_no_fault(sweep: SweepData) -> None:
+    """Cells that a search had to turn INVALID leave the sweep VALID, and are never its best."""
+    points = [
+        point.model_copy(update={"verdict": "INVALID"}) if number == 6 else point
+        for number, point in enumerate(sweep.sweep.points)
+    ]
+    verdicts = {}
+    for verdict in ("VALID", None):
+        said = sweep.sweep.model_copy(update={"points": points, "verdict": verdict})
+        found = sweep_section(SweepData(said, sweep.runs, "sweep"))
+        verdicts[verdict] = (found.verdict, bool(found.reasons))
+
+    assert verdicts == {"VALID": ("VALID", False), None: ("INVALID", True)}
+    best = max(sweep.sweep.points, key=lambda point: point.output_tps or 0)
+    spoiled = [best.model_copy(update={"verdict": "INVALID"}), *sweep.sweep.points[:2]]
+    assert highest(spoiled) == highest(sweep.sweep.points[:2])
 
 
 def test_no_label_overlaps_or_leaves_its_plot(opened: Opened) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -13,9 +14,11 @@ from hypothesis import strategies as st
 from benchmarks.records import Item
 from benchmarks.workload import (
     WorkloadError,
+    is_stored,
     materialise,
     parse_spec,
     read_workload,
+    replay_stored,
     write_workload,
 )
 from benchmarks.workload.stored import encode
@@ -116,6 +119,44 @@ def test_replay_of_a_part(tmp_path: Path) -> None:
         materialise(spec, 1, 3, 3)
     with pytest.raises(WorkloadError, match="which is replayed as it is; leave out output"):
         materialise(spec.model_copy(update={"shuffle": True}), 1, 3, 0)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"kind": "prefix", "num_groups": 2, "prefix_tokens": 3},
+        {"kind": "multi_turn", "turns": 2},
+    ],
+)
+def test_kind_is_kept(tmp_path: Path, fields: dict[str, Any]) -> None:
+    """Whatever its file is called, a stored workload is known by its lines, and is what it was."""
+    made = materialise(parse_spec(fields | {"input": 9, "output": 4}), 1, 4, 2)
+    path = tmp_path / "chat.jsonl"
+    write_workload(made, path)
+
+    assert is_stored(path)
+    assert replay_stored(path).spec.kind == made.spec.kind
+    # A beginning has the same kind, and its own SHA-256.
+    part = replay_stored(path, 2, 0)
+    assert (part.spec.kind, part.items, part.warm_up) == (made.spec.kind, made.items[:2], [])
+    assert part.sha256 == write_workload(part, tmp_path / "part.jsonl") != made.sha256
+
+
+def test_kind_by_what_requests_have(tmp_path: Path) -> None:
+    """A trace is known by its times; requests that have nothing in common are a file's."""
+    for more, kind in (({}, "file"), ({"at_s": 0.5}, "trace")):
+        (tmp_path / "w.jsonl").write_text(json.dumps(GOOD | more) + "\n")
+        assert read_workload(tmp_path / "w.jsonl").spec.kind == kind
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "5", '{"prompt": "a", "index": 4}', "\x00"])
+def test_what_is_no_stored_workload(tmp_path: Path, content: str) -> None:
+    """Other files are told from it by their first line, and none raises."""
+    path = tmp_path / "workload.jsonl"
+    path.write_text(content)
+
+    assert not is_stored(path)
+    assert not is_stored(tmp_path)
 
 
 GOOD = {"index": 0, "max_tokens": 4, "prompt": "a"}
