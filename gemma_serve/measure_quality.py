@@ -7,7 +7,7 @@ import os
 import platform as machine
 import signal
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -29,7 +29,7 @@ from gemma_serve.engine.processes import (
 )
 from gemma_serve.engine.timeline import Timeline, read_events
 from gemma_serve.errors import QualityError
-from gemma_serve.plan import Plan, plan_serve
+from gemma_serve.plan import Plan, check_planned, plan_serve
 from gemma_serve.quality.compare import Comparison, compare, reference_windows
 from gemma_serve.quality.corpus import corpus_sha256
 from gemma_serve.quality.record import Record, read_record, write_record
@@ -38,6 +38,7 @@ from gemma_serve.quality.show import scoring_bar
 
 if TYPE_CHECKING:
     from gemma_serve.engine.vllm import Engine
+    from gemma_serve.gemma.architecture import Checkpoint
     from gemma_serve.profile.load import LoadedProfile
     from gemma_serve.progress import Progress
 
@@ -109,6 +110,22 @@ def compare_profiles(
     """
     scored = score_profile(reference, progress, max_tokens=max_tokens)
     return compare(scored, score_profile(candidate, progress, like=scored))
+
+
+def check_can_run(
+    source: LoadedProfile, result: LoadedProfile, made: Checkpoint, say: Callable[[str], None]
+) -> None:
+    """
+    Refuse what `compare_profiles` could not start, before anything is made.
+
+    Args:
+        made: The checkpoint of `result`, which is not there yet.
+
+    Raises:
+        GemmaServeError: one of the two can't be served on this machine.
+    """
+    plan_serve(source, say)
+    check_planned(result, made, say)
 
 
 def score_profile(

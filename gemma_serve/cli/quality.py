@@ -16,6 +16,7 @@ from gemma_serve.cli.options import (
     load,
     progress,
 )
+from gemma_serve.errors import QualityError
 
 commands = typer.Typer(
     help="Record what a model says of a corpus, and compare another with it.", no_args_is_help=True
@@ -68,6 +69,11 @@ def quality_compare(
     from gemma_serve.quality.show import comparison_json, print_comparison
 
     is_record = candidate.endswith(".npz")
+    if is_record and set_:
+        raise QualityError(
+            f"--set {set_[0]} changes a profile, and {candidate!r} is a record of one that was "
+            "run; name a profile, or leave --set out."
+        )
     compared = measure_quality.compare_files(
         reference, Path(candidate) if is_record else load(candidate, set_), progress()
     )

@@ -7,6 +7,7 @@ the model and a little more.
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -33,7 +34,7 @@ def input_peaks(checkpoint: Path, text: Path, say: Callable[[str], None]) -> Pea
     Decoder module -> largest magnitude of what enters it.
 
     Raises:
-        QuantizeError: The text can't be read, or is too short.
+        QuantizeError: The text can't be read or is too short, or a peak is no scale's.
     """
     peaks: Peaks = defaultdict(float)
     sequences = _sequences(checkpoint, text, say)
@@ -43,7 +44,7 @@ def input_peaks(checkpoint: Path, text: Path, say: Callable[[str], None]) -> Pea
             module.register_forward_pre_hook(_observe(peaks, key))
     for _ in _outputs(model, sequences, use_cache=False):
         pass
-    return dict(peaks)
+    return _all_positive(peaks)
 
 
 def kv_peaks(checkpoint: Path, text: Path, say: Callable[[str], None]) -> Peaks:
@@ -51,7 +52,7 @@ def kv_peaks(checkpoint: Path, text: Path, say: Callable[[str], None]) -> Peaks:
     "layers.N.self_attn.k" and ".v" -> largest magnitude of the layer's keys and values, as cached.
 
     Raises:
-        QuantizeError: The text can't be read, or is too short.
+        QuantizeError: The text can't be read or is too short, or a peak is no scale's.
     """
     peaks: Peaks = defaultdict(float)
     sequences = _sequences(checkpoint, text, say)
@@ -59,16 +60,37 @@ def kv_peaks(checkpoint: Path, text: Path, say: Callable[[str], None]) -> Peaks:
     for output in _outputs(model, sequences, use_cache=True):
         for number, layer in enumerate(output.past_key_values.layers):
             for letter, states in (("k", layer.keys), ("v", layer.values)):
-                key = f"layers.{number}.self_attn.{letter}"
-                peaks[key] = max(peaks[key], float(states.abs().max()))
-    return dict(peaks)
+                _raise_peak(peaks, f"layers.{number}.self_attn.{letter}", states)
+    return _all_positive(peaks)
 
 
 def _observe(peaks: Peaks, key: str) -> Callable[[Any, tuple[torch.Tensor, ...]], None]:
     def hook(_module: Any, inputs: tuple[torch.Tensor, ...]) -> None:
-        peaks[key] = max(peaks[key], float(inputs[0].abs().max()))
+        _raise_peak(peaks, key, inputs[0])
 
     return hook
+
+
+def _raise_peak(peaks: Peaks, key: str, values: torch.Tensor) -> None:
+    # As of NaN: max() would keep the peak as it was, and nobody would know.
+    peak = float(values.abs().max())
+    if not math.isfinite(peak):
+        raise QuantizeError(
+            f"Calibration met NaN or infinite values at {key!r}, which no scale fits; fetch the "
+            "checkpoint again, or repair it."
+        )
+    peaks[key] = max(peaks[key], peak)
+
+
+def _all_positive(peaks: Peaks) -> Peaks:
+    zeros = sorted(key for key, peak in peaks.items() if peak == 0)
+    if zeros:
+        more = f" and {len(zeros) - 1} more" if len(zeros) > 1 else ""
+        raise QuantizeError(
+            f"Calibration met nothing but zeros at {zeros[0]!r}{more}, from which no scale "
+            "follows; give text like that which the model will read, or fetch the checkpoint again."
+        )
+    return dict(peaks)
 
 
 def _sequences(checkpoint: Path, text: Path, say: Callable[[str], None]) -> list[torch.Tensor]:

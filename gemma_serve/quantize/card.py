@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,6 +47,17 @@ def write_card(directory: Path, made: Made, figures: Mapping[str, str] | None = 
     (directory / CARD).write_text(f"{text}\n\n{_quality(figures)}", encoding="utf-8")
 
 
+def is_of(directory: Path, scheme: str, source_sha256: Mapping[str, str]) -> bool:
+    """Whether a directory is what this scheme made of these files, as its card says."""
+    try:
+        text = (directory / CARD).read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return False
+    rows = [f"| {shard} | {sha256} |" for shard, sha256 in source_sha256.items()]
+    marks = [f"## Scheme\n\n`{scheme}`: ", _QUALITY, *rows]
+    return all(mark in text for mark in marks)
+
+
 def write_quality(directory: Path, figures: Mapping[str, str]) -> None:
     """Put quality figures in a card that is there; what it said of quality before goes."""
     card = directory / CARD
@@ -63,7 +73,9 @@ def _quality(figures: Mapping[str, str] | None) -> str:
 
 def _front_matter(made: Made) -> str:
     repository = _EMBEDDED if made.source == embedded.MODEL_ID else made.source
-    base = f"base_model: {repository}\n" if re.fullmatch(r"[\w.-]+/[\w.-]+", repository) else ""
+    # Only a repository has a revision: models/gemma may be a path, and looks like one.
+    is_known = made.revision is not None or repository == _EMBEDDED
+    base = f"base_model: {repository}\n" if is_known else ""
     return f"---\nlicense: gemma\n{base}tags: [gemma, {made.scheme}]\n---"
 
 

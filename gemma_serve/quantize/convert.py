@@ -11,7 +11,6 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 from safetensors import safe_open
 
-from gemma_serve.quantize.layers import is_quantised
 from gemma_serve.quantize.partial import Partial, check_space, sha256_of
 from gemma_serve.quantize.scheme import Scheme
 from gemma_serve.quantize.shards import Part, ShardWriter, Stored, file_bytes
@@ -25,13 +24,13 @@ def planned_shards(source: Source, scheme: Scheme) -> dict[str, dict[str, Part]]
     Raises:
         QuantizeError: The scheme can't take one of the weights.
     """
-    return {shard: _planned(scheme, parts) for shard, parts in source.shards.items()}
+    return {shard: _planned(source, scheme, shard) for shard in source.shards}
 
 
-def _planned(scheme: Scheme, parts: Mapping[str, Part]) -> dict[str, Part]:
+def _planned(source: Source, scheme: Scheme, shard: str) -> dict[str, Part]:
     planned: dict[str, Part] = {}
-    for name, part in parts.items():
-        planned |= scheme.parts(name, part) if is_quantised(name) else {name: part}
+    for name, part in source.shards[shard].items():
+        planned |= scheme.parts(name, part) if source.is_quantised(name) else {name: part}
     return planned
 
 
@@ -42,8 +41,12 @@ def convert(
     Make every shard that is not finished yet; quantised weight -> what its scheme says of it.
 
     Raises:
-        QuantizeError: A value can't be quantised, or the disk has no room for a shard.
+        QuantizeError: A value can't be quantised, or the disk has no room for what is missing.
     """
+    missing = [shard for shard in plan if shard not in partial.shards]
+    for shard in missing:
+        (partial.directory / shard).unlink(missing_ok=True)  # begun and not finished
+    check_space(partial, sum(file_bytes(plan[shard]) for shard in missing))
     weights: dict[str, Any] = {}
     with _progress(source.num_bytes) as advance:
         for shard, planned in plan.items():
@@ -52,8 +55,8 @@ def convert(
             known = partial.finished(shard, sha256)
             if known is None:
                 (partial.directory / shard).unlink(missing_ok=True)
-                check_space(partial, file_bytes(planned))
-                found = _convert_shard(file, scheme, planned, partial.directory / shard, advance)
+                check_space(partial, file_bytes(planned))  # others may write to this disk too
+                found = _convert_shard(source, shard, scheme, planned, partial.directory, advance)
                 partial.finish(shard, {"source_sha256": sha256, "weights": found})
                 known = partial.shards[shard]
             else:
@@ -63,19 +66,21 @@ def convert(
 
 
 def _convert_shard(
-    file: Path,
+    source: Source,
+    shard: str,
     scheme: Scheme,
     planned: Mapping[str, Part],
-    made: Path,
+    directory: Path,
     advance: Callable[[int], None],
 ) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    with safe_open(file, framework="pt") as opened, ShardWriter(made, planned) as writer:
-        for name in opened.keys():  # noqa: SIM118 - it is no dict
-            header = opened.get_slice(name)
-            part = Part(header.get_dtype(), tuple(header.get_shape()))
-            stored = Stored(name, part, opened, file.name)
-            if is_quantised(name):
+    with (
+        safe_open(source.directory / shard, framework="pt") as opened,
+        ShardWriter(directory / shard, planned) as writer,
+    ):
+        for name, part in source.shards[shard].items():
+            stored = Stored(name, part, opened, shard)
+            if source.is_quantised(name):
                 found[name] = scheme.convert(stored, writer.write)
             else:
                 for row, rows in stored.slices():

@@ -175,7 +175,6 @@ class KvCacheFp8:
         return [
             (f"{attention}.{letter}_scale", self._peaks[f"{layer}.{letter}"])
             for letter in ("k", "v")
-            if f"{layer}.{letter}" in self._peaks  # a layer may share the cache of another
         ]
 
     def quantization_config(self, kept: Sequence[str]) -> dict[str, Any]:

@@ -135,7 +135,7 @@ def _resumed(directory: Path, recipe: Mapping[str, Any], say: Callable[[str], No
         say(f"Going on in {directory}: {len(content['shards'])} shards are finished")
         return Partial(directory, recipe, content["shards"], content["peaks"])
     if content:
-        say(f"Starting again in {directory}: it was begun with other settings")
+        say(f"Starting again in {directory}: it was begun with other settings or weights")
     return Partial(directory, recipe)
 
 

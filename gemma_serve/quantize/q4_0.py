@@ -95,14 +95,16 @@ class Q4Zero:
         """
         rows, columns = weight.part.shape
         num_blocks = rows * columns // BLOCK
-        off_grid = changed = 0
+        looked_at = off_grid = changed = 0
         for row, stored in weight.slices():
             grid = find_grid(stored.view(-1, BLOCK))
             packed = pack_to_int32(grid.steps.view(stored.shape), 4)
             scale = grid.scale.view(len(stored), -1)
+            looked_at += len(grid.on_grid)
             off_grid += int((~grid.on_grid).sum())
             changed += self._changed_blocks(stored, packed, scale)
-            self._check(weight.name, off_grid, num_blocks)
+            if off_grid > MAX_OFF_GRID * num_blocks and not self._allow_off_grid:
+                raise _no_qat(weight.name, off_grid, looked_at)
             write(f"{weight.name}_packed", row, packed)
             write(f"{weight.name}_scale", row, scale)
         write(f"{weight.name}_shape", 0, torch.tensor([rows, columns]))
@@ -120,17 +122,17 @@ class Q4Zero:
         restored = PackedQuantizationCompressor.decompress(state, self._scheme)["weight"]
         return int((restored != stored).view(-1, BLOCK).any(1).sum())
 
-    def _check(self, name: str, off_grid: int, num_blocks: int) -> None:
-        if off_grid > MAX_OFF_GRID * num_blocks and not self._allow_off_grid:
-            raise QuantizeError(
-                f"At least {off_grid / num_blocks:.1%} of the blocks of {name!r} are not on a Q4_0 "
-                f"grid ({MAX_OFF_GRID:.1%} is allowed), so this is no QAT checkpoint for Q4_0; "
-                "name one (...-qat-q4_0-unquantized), or round it with --allow-off-grid."
-            )
-
     def quantization_config(self, kept: Sequence[str]) -> dict[str, Any]:
         """compressed-tensors' W4A16, with groups of 32."""
         return compressed_tensors_config(self._scheme, CompressionFormat.pack_quantized, kept)
+
+
+def _no_qat(name: str, off_grid: int, looked_at: int) -> QuantizeError:
+    return QuantizeError(
+        f"Of the first {looked_at:,} blocks of {name!r}, {off_grid / looked_at:.1%} are not on a "
+        f"Q4_0 grid ({MAX_OFF_GRID:.1%} of a tensor is allowed), so this is no QAT checkpoint for "
+        "Q4_0; name one (...-qat-q4_0-unquantized), or round it with --allow-off-grid."
+    )
 
 
 def find_grid(weights: torch.Tensor) -> Grid:

@@ -6,13 +6,14 @@ import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from gemma_serve.errors import QuantizeError
+from gemma_serve.gemma.architecture import Checkpoint
 from gemma_serve.quantize import calibrate
-from gemma_serve.quantize.card import Made, exactness, write_card
+from gemma_serve.quantize.card import Made, exactness, is_of, write_card
 from gemma_serve.quantize.convert import convert, planned_shards
 from gemma_serve.quantize.layers import kept_modules
 from gemma_serve.quantize.partial import (
@@ -31,7 +32,7 @@ from gemma_serve.quantize.source import INDEX, Source, open_source
 Say = Callable[[str], None]
 
 # Raise it with each change that makes other bytes of the same source.
-CONVERSION_VERSION = 1
+CONVERSION_VERSION = 2
 _SMALL_FILES = ("*.json", "*.jinja", "*.model", "*.txt", "*.html", "NOTICE", "LICENSE")
 # Made anew, or of no meaning beside other weights.
 _NOT_COPIED = ("config.json", INDEX, "manifest.json")
@@ -84,6 +85,36 @@ def quantize(request: Request, say: Say) -> Made:
     return made
 
 
+def described(request: Request, say: Say) -> Checkpoint:
+    """
+    What a conversion would make, as the config.json beside it will say.
+
+    Raises:
+        QuantizeError: It can't be converted so.
+        ModelError: The source is not there, not whole, or not Gemma.
+    """
+    _check_options(request)
+    source = open_source(request.source, request.revision, say)
+    scheme = SCHEMES[request.scheme].make(Options(request.allow_off_grid, {}))
+    quantization = scheme.quantization_config(_kept(source))
+    return replace(
+        source.checkpoint,
+        model=str(request.destination),
+        config={**source.checkpoint.config, "quantization_config": quantization},
+        quant_method=quantization["quant_method"],
+        weight_bytes=None,  # less than the source's, and not known
+    )
+
+
+def is_made(request: Request, say: Say) -> bool:
+    """Whether the destination is there already, made of the same source by the same scheme."""
+    if not request.destination.exists():
+        return False
+    source = open_source(request.source, request.revision, say)
+    hashes = {shard: sha256_of(source.directory / shard) for shard in source.shards}
+    return is_of(request.destination, request.scheme, hashes)
+
+
 def _check_options(request: Request) -> None:
     about = SCHEMES.get(request.scheme)
     if about is None:
@@ -119,7 +150,15 @@ def _recipe(request: Request, source: Source) -> dict[str, Any]:
         "allow_off_grid": request.allow_off_grid,
         "calibration_text": sha256_of(text) if text else None,
         "config": sha256_of(source.directory / "config.json"),
+        # What was calibrated is of all weights. Without, a shard depends on its own source alone.
+        "weights": _identity(source) if SCHEMES[request.scheme].calibration else None,
     }
+
+
+def _identity(source: Source) -> list[list[str | int]]:
+    """Whether the weights are the same as before, without reading them."""
+    files = [(shard, (source.directory / shard).stat()) for shard in source.shards]
+    return [[shard, about.st_size, about.st_mtime_ns] for shard, about in files]
 
 
 @contextmanager
@@ -146,12 +185,13 @@ def _make_scheme(request: Request, source: Source, partial: Partial, say: Say) -
 
 
 def _kept(source: Source) -> list[str]:
-    return kept_modules(
+    matrices = (
         name
         for parts in source.shards.values()
         for name, part in parts.items()
         if len(part.shape) == 2
     )
+    return kept_modules(matrices, source.checkpoint.num_kv_cache_layers)
 
 
 def _write_index(directory: Path, plan: Mapping[str, Mapping[str, Part]]) -> None:
@@ -196,10 +236,10 @@ def _made(
     )
 
 
-def made_json(made: Made, destination: Path) -> dict[str, Any]:
-    """What was made, for machines."""
-    content = asdict(made)
-    del content["about"]
+def made_json(made: Made | None, destination: Path) -> dict[str, Any]:
+    """What was made, for machines; where it was there before, just where it is."""
+    content = asdict(made) if made else {}
+    content.pop("about", None)
     return {"destination": str(destination), "profile": str(destination / PROFILE)} | content
 
 

@@ -13,12 +13,11 @@ from gemma_serve.gemma.architecture import Checkpoint
 from gemma_serve.gemma.checkpoint import looks_like_path, read_checkpoint
 from gemma_serve.gemma.weights import check_is_directory, check_servable
 from gemma_serve.profile.schema import Profile
-from gemma_serve.quantize.layers import is_quantised
+from gemma_serve.quantize.layers import decoder_module, is_quantised, module_of
 from gemma_serve.quantize.shards import Part, read_header
+from gemma_serve.sizing.tensors import tensors_of
 
 INDEX = "model.safetensors.index.json"
-# Their inputs are the hidden states.
-_READS_HIDDEN = tuple(f".{module}_proj.weight" for module in ("q", "k", "v", "gate", "up"))
 
 
 @dataclass(frozen=True)
@@ -35,6 +34,10 @@ class Source:
     def num_bytes(self) -> int:
         """Size of the weight files."""
         return sum((self.directory / shard).stat().st_size for shard in self.shards)
+
+    def is_quantised(self, tensor: str) -> bool:
+        """Whether a tensor is a weight that is quantised."""
+        return is_quantised(tensor, self.checkpoint.num_kv_cache_layers)
 
 
 def open_source(name: str, revision: str | None, say: Callable[[str], None]) -> Source:
@@ -70,10 +73,16 @@ def open_source(name: str, revision: str | None, say: Callable[[str], None]) -> 
 
 def _find(name: str, revision: str | None, say: Callable[[str], None]) -> tuple[Path, str | None]:
     """The directory of a checkpoint, and the commit where it is a repository's."""
+    directory = Path(name).expanduser()
+    is_path = directory.exists() or looks_like_path(name)
+    if revision and (is_path or name == embedded.MODEL_ID):
+        raise QuantizeError(
+            f"--revision {revision!r} is one of a repository, and {name!r} is none; leave "
+            "--revision out, or name a Hub id."
+        )
     if name == embedded.MODEL_ID:
         return embedded.prepare(say=say), None
-    directory = Path(name).expanduser()
-    if directory.exists() or looks_like_path(name):
+    if is_path:
         check_is_directory(name, directory)
         return directory.absolute(), None
     from huggingface_hub import snapshot_download
@@ -82,9 +91,10 @@ def _find(name: str, revision: str | None, say: Callable[[str], None]) -> tuple[
     try:
         found = Path(snapshot_download(name, revision=revision, local_files_only=True))
     except (LocalEntryNotFoundError, HFValidationError):
+        at = f" --revision {revision}" if revision else ""
         raise QuantizeError(
             f"{name!r} is neither a directory nor in the Hugging Face cache; fetch it with "
-            f"'hf download {name}', or name a directory or {embedded.MODEL_ID}."
+            f"'hf download {name}{at}', or name a directory or {embedded.MODEL_ID}."
         ) from None
     return found, found.name
 
@@ -123,24 +133,47 @@ def _check_index(source: Source) -> None:
 
 
 def _check_shapes(source: Source) -> None:
-    """Refuse weights of another model than config.json describes, and one without a decoder."""
-    hidden_size = source.checkpoint.text.get("hidden_size")
-    weights = {
-        name: part
+    """Refuse decoder weights that are not, one by one, those that config.json describes."""
+    stored = {
+        str(decoder_module(module_of(name))): (name, part)
         for parts in source.shards.values()
         for name, part in parts.items()
-        if is_quantised(name)
+        if source.is_quantised(name)
     }
-    if not weights:
+    if not stored:
         raise QuantizeError(
             f"{source.name!r} holds none of a Gemma decoder's weights (layers.0.self_attn.q_proj "
             "and so on); name the whole checkpoint."
         )
-    for name, part in weights.items():
-        wrong_input = name.endswith(_READS_HIDDEN) and part.shape[-1] != hidden_size
-        if len(part.shape) != 2 or not part.is_float or (hidden_size and wrong_input):
+    described = _described(source)
+    for module, (name, part) in stored.items():
+        shape = described.get(module)
+        if part.shape != shape or not part.is_float:
+            says = f"that it has {list(shape)}" if shape else "nothing of it"
             raise QuantizeError(
                 f"Tensor {name!r} of {source.name!r} is {part.dtype} {list(part.shape)}, and its "
-                f"config.json says hidden_size {hidden_size}; the files are of different models, "
-                "fetch the checkpoint again."
+                f"config.json says {says}; the files are of different models, fetch the checkpoint "
+                "again."
             )
+    if missing := [module for module in described if module not in stored]:
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise QuantizeError(
+            f"{source.name!r} holds no weight of {missing[0]!r}{more}, which its config.json "
+            "describes; fetch the checkpoint again."
+        )
+
+
+def _described(source: Source) -> dict[str, tuple[int, ...]]:
+    """Module of the decoder -> shape of its weight, as it follows from config.json."""
+    try:
+        tensors, _ = tensors_of(source.checkpoint, None)
+    except (LookupError, TypeError, ValueError) as error:
+        raise QuantizeError(
+            f"The config.json of {source.name!r} does not tell the shapes of a Gemma decoder "
+            f"({error!r}); fetch the checkpoint again."
+        ) from None
+    return {
+        str(decoder_module(module_of(tensor.name))): tensor.shape
+        for tensor in tensors
+        if source.is_quantised(tensor.name)
+    }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gemma_serve.engine.args import resolve
+from gemma_serve.engine.capacity import _GPU_MEMORY_UTILIZATION
 from gemma_serve.engine.platform import known_gpus, simulated
 from gemma_serve.errors import GemmaServeError, StartupError
 from gemma_serve.sizing.activations import Activations, activations_of
@@ -51,14 +51,12 @@ class Subject:
         Raises:
             GemmaServeError: A profile that can't be resolved, or a model that can't be counted.
         """
-        # As if a GPU had no end: what does not fit is to be counted here, not refused there.
-        endless = self.platform
-        if endless.kind == "cuda":
-            endless = replace(endless, memory_gib=math.inf)
+        # As if weights weighed nothing: what does not fit is to be counted here, not refused there.
+        weightless = replace(self.checkpoint, weight_bytes=None)
         resolved = resolve(
             self.loaded,
-            self.checkpoint,
-            endless,
+            weightless,
+            self.platform,
             self.engine_fields,
             environ=self.environ,
             available_memory_bytes=self.available_memory_bytes,
@@ -132,8 +130,7 @@ class Sizing:
     @property
     def kv_cache_bytes(self) -> int:
         """Memory of the KV cache: as the profile says, else what weights and activations leave."""
-        said = self.deployment.kv_cache_memory_bytes
-        return said or self.usable_bytes - self.weights.device_bytes - self.activations.total_bytes
+        return self.deployment.kv_cache_memory_bytes or self.left_bytes
 
     @property
     def kv_cache_is_exact(self) -> bool:
@@ -176,14 +173,26 @@ class Sizing:
         return self.deployment.kv_cache.longest_context(self.pool_bytes, longest)
 
     @property
+    def left_bytes(self) -> int:
+        """What weights and activations leave of what vLLM may take; below zero, nothing."""
+        return self.usable_bytes - self.weights.device_bytes - self.activations.total_bytes
+
+    @property
+    def is_overfull(self) -> bool:
+        """Whether the memory that the KV cache is given is more than what the rest leaves."""
+        deployment = self.deployment
+        if deployment.num_gpu_blocks_override or not deployment.kv_cache_memory_bytes:
+            return False
+        return self.kv_cache_bytes > self.left_bytes
+
+    @property
     def short_bytes(self) -> int:
         """Bytes that are missing on the device; 0 where it fits."""
         if self.deployment.num_gpu_blocks_override:
             return max(self.needed_kv_cache_bytes - self.pool_bytes, 0)
         if not self.deployment.kv_cache_memory_bytes:
             return max(self.needed_kv_cache_bytes - self.kv_cache_bytes, 0)
-        beside = self.weights.device_bytes + self.activations.total_bytes
-        too_much = max(beside + self.kv_cache_bytes - self.usable_bytes, 0)
+        too_much = max(self.kv_cache_bytes - self.left_bytes, 0)
         return max(self.needed_kv_cache_bytes - self.kv_cache_bytes, 0) or too_much
 
     @property
@@ -291,24 +300,29 @@ def unfit(subject: Subject, sizing: Sizing) -> str:
     steps = [str(change) for change in changes(subject, sizing)]
     if not deployment.on_cpu and (gpus := fitting_gpus(subject)):
         steps.append(f"a GPU with more memory ({', '.join(gpus)})")
+    return f"{_shortage(sizing)}; use {_or(steps) if steps else 'a smaller or quantised model'}."
+
+
+def _shortage(sizing: Sizing) -> str:
+    deployment = sizing.deployment
     one = f"the KV cache of one request of {deployment.max_model_len:,} tokens"
-    if 0 < sizing.pool_bytes < sizing.needed_kv_cache_bytes and sizing.kv_cache_is_exact:
+    is_small = 0 < sizing.pool_bytes < sizing.needed_kv_cache_bytes
+    if is_small and sizing.kv_cache_is_exact and not sizing.is_overfull:
         given_mib, needed_mib = sizing.pool_bytes / _MIB, sizing.needed_kv_cache_bytes / _MIB
-        what = (
+        return (
             f"max_model_len {deployment.max_model_len} needs {needed_mib:,.1f} MiB for {one}, and "
             f"the profile gives it {given_mib:,.1f} MiB"
         )
-    else:
-        worker = "CPU worker" if deployment.on_cpu else "GPU"
-        beside = sizing.activations.total_bytes / GIB
-        what = (
-            f"{sizing.checkpoint.model} needs {sizing.weights.device_bytes / GIB:.1f} GiB for its "
-            f"weights, {sizing.needed_kv_cache_bytes / GIB:.1f} GiB for {one} and about "
-            f"{beside:.1f} GiB (modelled) beside them on each {worker}, and of the "
-            f"{sizing.memory_bytes / GIB:.1f} GiB of {sizing.platform.name} vLLM may take "
-            f"{sizing.usable_bytes / GIB:.1f}"
-        )
-    return f"{what}; use {_or(steps) if steps else 'a smaller or quantised model'}."
+    worker = "CPU worker" if deployment.on_cpu else "GPU"
+    cache = f"{sizing.needed_kv_cache_bytes / GIB:.1f} GiB for {one}"
+    if sizing.is_overfull:
+        cache = f"{sizing.kv_cache_bytes / GIB:.1f} GiB for the KV cache that it is given"
+    return (
+        f"{sizing.checkpoint.model} needs {sizing.weights.device_bytes / GIB:.1f} GiB for its "
+        f"weights, {cache} and about {sizing.activations.total_bytes / GIB:.1f} GiB (modelled) "
+        f"beside them on each {worker}, and of the {sizing.memory_bytes / GIB:.1f} GiB of "
+        f"{sizing.platform.name} vLLM may take {sizing.usable_bytes / GIB:.1f}"
+    )
 
 
 def _or(words: list[str]) -> str:
@@ -319,9 +333,7 @@ def _or(words: list[str]) -> str:
 def _singles(subject: Subject, sizing: Sizing) -> Iterator[dict[str, Any]]:
     """What could be changed, the least harmful first."""
     profile, deployment = subject.loaded.profile, sizing.deployment
-    if deployment.kv_cache_memory_bytes and sizing.kv_cache_bytes < sizing.needed_kv_cache_bytes:
-        needed_gib = -(-sizing.needed_kv_cache_bytes * 100 // GIB) / 100
-        yield {"kv_cache_memory_gib": needed_gib}
+    yield from _given_memory(subject, sizing)
     if profile.kv_cache_dtype == "auto":
         yield {"kv_cache_dtype": "fp8"}
     if sizing.longest_context >= min(_SHORTEST_CONTEXT_TOKENS, deployment.max_model_len):
@@ -337,6 +349,25 @@ def _singles(subject: Subject, sizing: Sizing) -> Iterator[dict[str, Any]]:
             if _fit(subject, {"tensor_parallel_size": size}):
                 yield {"tensor_parallel_size": size}
                 break
+
+
+def _given_memory(subject: Subject, sizing: Sizing) -> Iterator[dict[str, Any]]:
+    """What the profile itself says of memory, where it is that which is too small or too large."""
+    deployment, needed = sizing.deployment, sizing.needed_kv_cache_bytes
+    if not deployment.kv_cache_memory_bytes:
+        if not deployment.on_cpu and deployment.gpu_memory_utilization < _GPU_MEMORY_UTILIZATION:
+            yield {"engine.gpu_memory_utilization": _GPU_MEMORY_UTILIZATION}
+        return
+    # As much as it needs, or as much as there is, in hundredths of a GiB.
+    hundredths = -(-needed * 100 // GIB)
+    if sizing.is_overfull:
+        hundredths = sizing.left_bytes * 100 // GIB
+    if hundredths * GIB < needed * 100:
+        return
+    if "kv_cache_memory_bytes" in subject.loaded.profile.engine:
+        yield {"engine.kv_cache_memory_bytes": hundredths * GIB // 100}
+    else:
+        yield {"kv_cache_memory_gib": hundredths / 100}
 
 
 def _larger_sizes(subject: Subject, sizing: Sizing) -> list[int]:

@@ -74,15 +74,18 @@ class _Model:
         The stages of a pipeline work on as many batches at once, each on its share of the layers.
         """
         read = self._weight_bytes(batch) + batch * self._kv_bytes(context_tokens)
-        flop = batch * self._flop_per_token(context_tokens)
         memory_s = read / (self.speed.memory_gb_per_s * 1e9)
-        arithmetic_s = flop / self._peak_flop_per_s
+        arithmetic_s = batch * self._arithmetic_s(context_tokens, heads=1)
         bound = "memory" if memory_s >= arithmetic_s else "arithmetic"
         return Decode(batch, batch / max(memory_s, arithmetic_s), bound)
 
     def prefill(self, prompt_tokens: int) -> float:
-        """Tokens/s, `peak / FLOP of a token`; a token of a prompt sees half of it."""
-        return self._peak_flop_per_s / self._flop_per_token(max(prompt_tokens // 2, 1))
+        """
+        Tokens/s, `peak / FLOP of a token`; a token of a prompt sees half of it.
+
+        vLLM computes the logits of a prompt's last token alone, so that the head counts once.
+        """
+        return 1 / self._arithmetic_s(max(prompt_tokens // 2, 1), heads=1 / prompt_tokens)
 
     def _weight_bytes(self, batch: int) -> float:
         """Of one device; each token of a batch chooses its experts, so that many are touched."""
@@ -103,19 +106,29 @@ class _Model:
             read += cache.bytes_per_token * min(context_tokens, window or context_tokens)
         return read // self.deployment.pipeline_parallel_size
 
-    def _flop_per_token(self, context_tokens: int) -> float:
-        """Over all devices: two for each weight, four for each value that attention compares."""
+    def _arithmetic_s(self, context_tokens: int, heads: float) -> float:
+        """
+        Of one token over all devices: two FLOP for each weight, four for each value compared.
+
+        The FP8 part of the weights runs at FP8's peak where there is one; and, as a bound, the same
+        share of attention.
+
+        Args:
+            heads: Share of the tokens that are multiplied with the head.
+        """
+        weights, speed = self.weights, self.speed
+        multiplied = weights.active_parameters - (1 - heads) * weights.head_parameters
+        flop = 2 * multiplied + 4 * self._compared(context_tokens)
+        in_fp8 = weights.fp8_share * weights.active_parameters if speed.fp8_tflops else 0.0
+        share = min(in_fp8 / multiplied, 1.0)
+        s_per_tflop = share / (speed.fp8_tflops or 1) + (1 - share) / speed.bf16_tflops
+        return flop / 1e12 * s_per_tflop / self.deployment.num_workers
+
+    def _compared(self, context_tokens: int) -> int:
+        """Values that attention compares for one token."""
         compared = 0
         for layer in range(self.checkpoint.num_hidden_layers or 0):
             attention = self.checkpoint.attention_of(layer)
             seen = min(context_tokens, attention.sliding_window or context_tokens)
             compared += seen * (self.checkpoint.num_attention_heads or 1) * attention.head_dim
-        return 2 * self.weights.active_parameters + 4 * compared
-
-    @property
-    def _peak_flop_per_s(self) -> float:
-        """Of all devices; the FP8 part of the weights runs at FP8's peak where there is one."""
-        bf16, fp8 = self.speed.bf16_tflops, self.speed.fp8_tflops
-        share = self.weights.fp8_share if fp8 else 0.0
-        mixed = 1 / (share / (fp8 or bf16) + (1 - share) / bf16)
-        return mixed * 1e12 * self.deployment.num_workers
+        return compared

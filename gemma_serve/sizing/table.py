@@ -28,6 +28,9 @@ def print_plan(report: Report, console: Console) -> None:
             console.print()
             console.print(table)
     console.print()
+    if report.roofline is None:
+        unknown = f"the bandwidth and FLOP/s of {sizing.platform.name} are not known here"
+        console.print(Text(f"no upper bounds of speed: {unknown}"))
     _verdict(report, console)
 
 

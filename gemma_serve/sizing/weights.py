@@ -45,7 +45,8 @@ class Weights:
     read_bytes: int  # that a decode step of one sequence reads on one device
     expert_bytes: int  # of all experts on one device; `read_bytes` holds the active ones
     active_parameters: int  # that one token multiplies with, over all devices
-    fp8_share: float  # of those, in FP8
+    head_parameters: int  # of those, the head's: of a prompt, the last token's alone
+    fp8_share: float  # of the active ones, in FP8
     source: TensorSource
     towers_are_a_total: bool  # their size is what the packaged facts leave, rounded
 
@@ -76,6 +77,7 @@ def weights_of(checkpoint: Checkpoint, deployment: Deployment, stored: Stored) -
     by_part["towers"] += towers
     matrices = [tensor for tensor in served if tensor.is_multiplied]
     active = sum(tensor.active_elements for tensor in matrices)
+    head = sum(tensor.active_elements for tensor in matrices if tensor.part == "embeddings")
     in_fp8 = sum(tensor.active_elements for tensor in matrices if tensor.is_fp8)
     return Weights(
         by_part={part: by_part[part] for part in PARTS if by_part[part]},
@@ -83,6 +85,7 @@ def weights_of(checkpoint: Checkpoint, deployment: Deployment, stored: Stored) -
         read_bytes=round(sum(tensor.device_bytes * tensor.active_share for tensor in matrices)),
         expert_bytes=by_part["experts"],
         active_parameters=active,
+        head_parameters=head,
         fp8_share=in_fp8 / active if active else 0.0,
         source=source,
         towers_are_a_total=bool(towers),

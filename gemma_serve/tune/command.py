@@ -116,7 +116,8 @@ def prepare(request: Request, say: Say) -> Prepared:
     loaded = _load(request, {}, say)
     plan = plan_check(loaded, None, say)
     method = replace(request.method, slo=_slo(request, loaded))
-    prompt = int(method.input) if method.input.isdigit() else None
+    given = method.input or ""
+    prompt = int(given) if given.isdigit() else None
     demand = Demand(method.concurrency, prompt, "itl_ms" in method.slo)
     changes = changes_to_try(plan, demand, _from_anywhere(request.permitted))
     return Prepared(request, loaded, plan, method, tuple(changes))
@@ -224,12 +225,22 @@ def tune(prepared: Prepared, console: Console, say: Say) -> Found:
         except KeyboardInterrupt:
             say(
                 f"Interrupted; what was measured is in {request.directory}, and the same command "
-                "goes on from there."
+                f"goes on from there{_or_ends_there(request)}."
             )
             raise
     if found.kept:
         _write(prepared, found)
     return found
+
+
+def _or_ends_there(request: Request) -> str:
+    """How to have the profile of an interrupted search, where there is a trial to make it of."""
+    if not (request.directory / FILE).exists():
+        return ""
+    return (
+        "; with --max-trials 1 --against none it measures nothing more and writes the profile of "
+        "what was kept so far"
+    )
 
 
 def estimate(search: Search, state: State) -> str:
@@ -241,7 +252,8 @@ def estimate(search: Search, state: State) -> str:
     return (
         f"{len(search.changes)} settings to try{known}; a comparison takes about "
         f"{comparison_s / 60:.0f} min, all of it up to {total_s / 60:.0f} min "
-        f"(limit {search.limits.max_minutes:g}). Ctrl-C keeps what was found."
+        f"(limit {search.limits.max_minutes:g}). Ctrl-C keeps what was measured, and writes no "
+        "profile."
     )
 
 
@@ -338,21 +350,26 @@ def tuned_json(prepared: Prepared, found: Found) -> dict[str, Any]:
     return {
         "output": str(prepared.request.file) if found.kept else None,
         "settings": found.chosen,
+        "missed_slo": found.missed_slo,
         "evidence": evidence_of(found),
     }
 
 
 def print_tuned(prepared: Prepared, found: Found, console: Console) -> None:
     """A line a trial, the whole against its base, and what to do next."""
-    table = _table("setting", "outcome", "tokens/s", "why")
+    has_slo = prepared.required_attainment is not None
+    table = _table("setting", "outcome", "tokens/s", *(["SLO kept"] if has_slo else []), "why")
     for trial in found.state.trials:
-        style = _STYLES.get(trial.outcome, "")
-        table.add_row(
-            trial.name, Text(trial.outcome, style=style), _ratio(trial), Text(_why(trial))
-        )
+        outcome = Text(trial.outcome, style=_STYLES.get(trial.outcome, ""))
+        slo = [_attainment(trial)] if has_slo else []
+        table.add_row(trial.name, outcome, _ratio(trial), *slo, Text(_why(trial)))
     console.print(table)
     if found.left_out:
         console.print(Text(f"Not tried, as a limit was reached: {', '.join(found.left_out)}."))
+    if found.final is not None and found.final.outcome != "measured":
+        console.print("The final comparison came to nothing; the same command makes it again.")
+    if found.missed_slo:
+        console.print(Text(f"Beware: {found.missed_slo}.", style="yellow"), soft_wrap=True)
     if not found.kept:
         console.print("Nothing faster was found; no profile is written.")
         return
@@ -364,6 +381,11 @@ def print_tuned(prepared: Prepared, found: Found, console: Console) -> None:
 def _ratio(trial: Trial) -> str:
     through = trial.compared.throughput if trial.compared else None
     return str(through) if through else "-"
+
+
+def _attainment(trial: Trial) -> str:
+    part = trial.compared.attainment if trial.compared else None
+    return "-" if part is None else f"{part:.1%}"
 
 
 def _why(trial: Trial) -> str:

@@ -7,6 +7,7 @@ The harness is a program of its own, which knows servers by the network alone; s
 from __future__ import annotations
 
 import contextlib
+import re
 import shutil
 import signal
 import subprocess
@@ -27,6 +28,11 @@ POLL_S = 0.5
 # The harness ends two servers, each within 30 s.
 END_S = 90.0
 _MARK = Path("schemas", "compare.schema.json")
+# As benchmarks/servers/running.py says it; a server that ends later has started.
+_NOT_STARTED = re.compile(
+    r"^benchmarks: (.+) (?:ended with code -?\d+ before it was ready|was not ready after .+ s);",
+    re.MULTILINE,
+)
 OnBlocks = Callable[[int], None]
 
 
@@ -44,8 +50,8 @@ class Method:
 
     concurrency: int = 8
     workload: str = "synthetic"
-    input: str = "128"
-    output: str = "64"
+    input: str | None = "128"  # None of a file's workload: its own
+    output: str | None = "64"
     requests: int | None = None
     looks: str = "8"
     aa_pairs: int = 4
@@ -60,7 +66,8 @@ class Method:
     def words(self) -> list[str]:
         """Options of `compare`. Its tpot is what a profile's slo calls itl: of one request."""
         words = ["--concurrency", str(self.concurrency), "--workload", self.workload]
-        words += ["--input", self.input, "--output", self.output]
+        for option, length in (("--input", self.input), ("--output", self.output)):
+            words += [option, length] if length is not None else []
         words += ["--looks", self.looks, "--aa-pairs", str(self.aa_pairs)]
         if self.requests is not None:
             words += ["--requests", str(self.requests)]
@@ -73,6 +80,13 @@ class Method:
     def about(self) -> dict[str, Any]:
         """For the state and the evidence."""
         return asdict(self)
+
+
+def lengths(workload: str, input_: str | None, output: str | None) -> tuple[str | None, str | None]:
+    """Of prompts and answers: what was given, else the harness's defaults; a file has its own."""
+    if Path(workload).is_file():
+        return input_, output
+    return input_ or "128", output or "64"
 
 
 def check_harness() -> None:
@@ -135,8 +149,16 @@ def compare(
     record = directory / "compare.json"
     if not record.exists():
         said = log.read_text(encoding="utf-8", errors="replace")
-        raise TrialError(last_words(said), "b" if f"benchmarks: {b} " in said else None)
+        raise TrialError(last_words(said), _not_started(said, a, b))
     return read_comparison(record)
+
+
+def _not_started(log: str, a: str, b: str) -> Literal["a", "b"] | None:
+    """Whose server did not start, where that is why the harness gave up."""
+    found = _NOT_STARTED.search(log)
+    if found is None or found[1] not in (a, b):
+        return None
+    return "a" if found[1] == a else "b"
 
 
 @contextlib.contextmanager

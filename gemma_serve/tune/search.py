@@ -90,6 +90,22 @@ class Found:
     left_out: list[str] = field(default_factory=list)  # not tried, as a limit was reached
     final: Trial | None = None
 
+    @property
+    def attainment(self) -> float | None:
+        """Part of the requests that kept the SLO with all that was kept, when last measured."""
+        last = [trial for trial in (self.final, *reversed(self.kept)) if trial is not None]
+        measured = [trial.compared for trial in last if trial.outcome in ("measured", "kept")]
+        parts = (compared.attainment for compared in measured if compared is not None)
+        return next((part for part in parts if part is not None), None)
+
+    @property
+    def missed_slo(self) -> str | None:
+        """That the SLO is not kept, in words; None where it is, or where there is none."""
+        required, kept = (self.state.about.get("slo") or {}).get("attainment"), self.attainment
+        if required is None or kept is None or kept >= required:
+            return None
+        return f"the SLO is kept by {kept:.1%} of the requests, not by {required:.1%}"
+
 
 def _lossy(trial: Trial) -> bool:
     return trial.compared is not None and trial.compared.agreement is not None
@@ -160,7 +176,8 @@ def _final(search: Search, found: Found) -> Trial:
     on_vllm = search.against == "vllm"
     name = f"{FINAL}: against {'vLLM defaults' if on_vllm else 'the profile'}"
     keys = dict(search.vllm_defaults) if on_vllm else {}
-    if known := found.state.known(name, found.chosen, keys):
+    known = found.state.known(name, found.chosen, keys)
+    if known is not None and known.outcome == "measured":  # a failed start may have been vLLM's
         return known
     search.on_trial(Doing(name, len(found.state.trials) + 1, len(search.changes)))
     b = search.target(keys, "vllm" if on_vllm else "profile")
@@ -181,6 +198,8 @@ def _measured(search: Search, found: Found, question: _Question) -> Trial:
     """
     Measure, judge, and save; a candidate that can't be started is an outcome too.
 
+    All else that comes to no record is invalid, and made again.
+
     Raises:
         StartupError: what it is held against does not start, so that nothing could be compared.
     """
@@ -189,6 +208,7 @@ def _measured(search: Search, found: Found, question: _Question) -> Trial:
     outcome: Outcome = "failed"
     try:
         search.check(question.a)
+        outcome = "invalid"  # until there is a record: what disturbed one may not disturb the next
         target = search.target(question.a)
         compared = search.compare(
             target, question.b, search.directory / directory, question.quality
@@ -198,6 +218,8 @@ def _measured(search: Search, found: Found, question: _Question) -> Trial:
     except TrialError as error:
         if error.side == "b" and not question.name.startswith(FINAL):
             raise StartupError(f"{question.b} does not start: {error}") from None
+        if error.side == "a":
+            outcome = "failed"
         reason = str(error)
     except GemmaServeError as error:
         reason = error.message

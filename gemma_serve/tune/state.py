@@ -46,7 +46,7 @@ class State(Part):
         """
         The trial that answers a question; an invalid one answers none, and is made again.
 
-        A server that did not start would not start again: that is an answer.
+        A candidate that did not start would not start again: that is an answer.
         """
         fitting = (trial for trial in self.trials if trial.is_of(name, before, keys))
         return next((trial for trial in fitting if trial.outcome != "invalid"), None)

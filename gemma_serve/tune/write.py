@@ -77,11 +77,12 @@ def _ratio(found: Compared) -> str:
 
 def _headline(found: Found) -> str:
     final = found.final.compared if found.final else None
+    missed = f"; {found.missed_slo}" if found.missed_slo else ""
     if final is None:
-        return "nothing faster was found" if not found.kept else "see meta.evidence"
+        return ("nothing faster was found" if not found.kept else "see meta.evidence") + missed
     against = "vLLM's defaults" if "vLLM" in (found.final.name if found.final else "") else "it"
     answers = f"; {final.agreement}" if final.agreement else ""
-    return f"{_ratio(final)} the output tokens/s of {against}{answers}"
+    return f"{_ratio(final)} the output tokens/s of {against}{answers}{missed}"
 
 
 def _meta(base: str, found: Found) -> dict[str, Any]:

@@ -46,6 +46,22 @@ def in_shards(checkpoint: Path, number: int) -> Path:
     return checkpoint
 
 
+def with_unused_keys(checkpoint: Path) -> Path:
+    """
+    Store keys and values of layers that share a cache too, in place, as Google's checkpoints do.
+
+    transformers builds none for such layers, and so writes none.
+    """
+    file = checkpoint / "model.safetensors"
+    tensors = load_file(file)
+    for query in [name for name in tensors if name.endswith(".q_proj.weight")]:
+        for letter in "kv":
+            stored = tensors[query][: len(tensors[query]) // 2].clone()
+            tensors.setdefault(query.replace("q_proj", f"{letter}_proj"), stored)
+    save_file(tensors, file, metadata={"format": "pt"})
+    return checkpoint
+
+
 def change_weights(checkpoint: Path, change: Callable[[str, torch.Tensor], torch.Tensor]) -> Path:
     """Replace tensors in place."""
     for file in checkpoint.glob("*.safetensors"):

@@ -12,6 +12,7 @@ import torch
 
 from gemma_serve.errors import GemmaServeError, ModelError, QuantizeError
 from gemma_serve.quantize import run
+from gemma_serve.quantize.source import open_source
 from tests.quantize.checkpoints import (
     INDEX,
     change_config,
@@ -20,8 +21,10 @@ from tests.quantize.checkpoints import (
     in_shards,
     quantize,
     tensors_of,
+    with_unused_keys,
     write_json,
 )
+from tests.sizing.styles import STYLES
 
 SHARD = "model-00002-of-00003.safetensors"
 DOWN = "model.layers.0.mlp.down_proj.weight"
@@ -48,6 +51,33 @@ def rename_in_index(source: Path) -> None:
 def mix_models(source: Path) -> None:
     """Let config.json describe a larger model."""
     change_config(source, hidden_size=512)
+
+
+def widen(source: Path) -> None:
+    """Let config.json describe a wider MLP."""
+    change_config(source, intermediate_size=512)
+
+
+def behead(source: Path) -> None:
+    """Let config.json describe fewer heads."""
+    change_config(source, num_attention_heads=2)
+
+
+def add_layer(source: Path) -> None:
+    """Let config.json describe a layer more than there is."""
+    types = ["sliding_attention", "full_attention", "full_attention"]
+    change_config(source, num_hidden_layers=3, layer_types=types)
+
+
+def drop_layer(source: Path) -> None:
+    """Let config.json describe a layer less than there is."""
+    change_config(source, num_hidden_layers=1, layer_types=["sliding_attention"])
+
+
+def lose_unindexed(source: Path) -> None:
+    """Delete a shard, and the index that would tell."""
+    lose(source)
+    (source / INDEX).unlink()
 
 
 def repeat(source: Path) -> None:
@@ -99,7 +129,17 @@ BROKEN = {
     rename_in_index: r"The index of '.*' names tensor 'model.layers.9.mlp.up_proj.weight' in "
     rf"{SHARD}, which does not hold it; fetch the checkpoint again\.",
     mix_models: r"Tensor '.*_proj.weight' of '.*' is BF16 \[\d+, 256\], and its config.json says "
-    r"hidden_size 512; the files are of different models, fetch the checkpoint again\.",
+    r"that it has \[\d+, 512\]; the files are of different models, fetch the checkpoint again\.",
+    widen: r"Tensor '.*\.mlp\..*' of '.*' is BF16 \[.*384.*\], and its config.json says that it "
+    r"has \[.*512.*\]; the files are of different models",
+    behead: r"Tensor '.*\.self_attn\.[qo]_proj.weight' of '.*' is BF16 \[.*128.*\], and its "
+    r"config.json says that it has \[.*64.*\]; the files are of different models",
+    add_layer: r"'.*' holds no weight of 'layers\.2\..*' and 6 more, which its config.json "
+    r"describes; fetch the checkpoint again\.",
+    drop_layer: r"Tensor 'model.layers.1\..*' of '.*' is .*, and its config.json says nothing of "
+    r"it; the files are of different models",
+    lose_unindexed: r"'.*' holds no weight of 'layers\..*' and \d more, which its config.json "
+    r"describes",
     repeat: r"Tensor '.*' of '.*' is in model-00002.* and in model-00003.*; fetch .* again\.",
     spoil(torch.nan): rf"Tensor '{DOWN}' in model-.* holds NaN or infinite values, which no scale "
     r"fits; fetch the checkpoint again, or repair it\.",
@@ -133,6 +173,23 @@ def test_no_such_source(tmp_path: Path) -> None:
         quantize("google/gemma-3-99b", tmp_path / "out", "fp8-block")
     with pytest.raises(ModelError, match=r"'\./nothing' does not exist"):
         quantize("./nothing", tmp_path / "out", "fp8-block")
+
+
+def test_revision_of_nothing(blocky_model: Path, tmp_path: Path) -> None:
+    """A directory and the embedded model have no revisions; a hint to fetch one names it."""
+    for source in (str(blocky_model), "embedded/gemma-3-270m"):
+        with pytest.raises(QuantizeError, match=rf"--revision 'main' .*, and '{source}' is none;"):
+            quantize(source, tmp_path / "out", "fp8-block", revision="main")
+    with pytest.raises(QuantizeError, match="'hf download google/gemma-3-99b --revision v2'"):
+        quantize("google/gemma-3-99b", tmp_path / "out", "fp8-block", revision="v2")
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_every_generation_is_as_its_config_says(style: str, tmp_path: Path) -> None:
+    """Per-layer differences of 2, 3n and 4 are no mismatch."""
+    source = with_unused_keys(STYLES[style](tmp_path / "source"))
+
+    assert open_source(str(source), None, print).num_bytes > 0
 
 
 def test_destination_is_there(blocky_model: Path, tmp_path: Path) -> None:

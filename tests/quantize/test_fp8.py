@@ -10,7 +10,15 @@ from compressed_tensors.compressors.naive_quantized import FloatQuantizationComp
 from compressed_tensors.quantization import QuantizationConfig, preset_name_to_scheme
 
 from gemma_serve.errors import QuantizeError
-from tests.quantize.checkpoints import change_weights, config_of, copy_of, quantize, tensors_of
+from tests.quantize.checkpoints import (
+    change_weights,
+    config_of,
+    copy_of,
+    quantize,
+    tensors_of,
+    with_unused_keys,
+)
+from tests.sizing.styles import STYLES
 from tests.tiny_gemma import make_tiny_gemma
 from tests.tiny_gemma4 import make_tiny_gemma4
 from tests.tiny_gemma_vision import make_tiny_gemma_vision
@@ -110,6 +118,30 @@ def test_static(tiny_model: Path, calibration_text: Path, tmp_path: Path) -> Non
     assert scales[0] == scales[1] == scales[2]
     config = QuantizationConfig.model_validate(config_of(tmp_path / "out")["quantization_config"])
     assert config.config_groups["group_0"] == preset_name_to_scheme("FP8", ["Linear"])
+
+
+UNUSED = [
+    f"model.layers.{layer}.self_attn.{letter}_proj" for layer in range(10, 15) for letter in "kv"
+]
+
+
+@pytest.mark.parametrize("scheme", ["fp8-static", "fp8-dynamic", "kv-fp8"])
+@pytest.mark.parametrize("style", ["gemma3n", "gemma4"])
+def test_layers_that_share_a_cache(
+    style: str, scheme: str, calibration_text: Path, tmp_path: Path
+) -> None:
+    """Their keys and values are stored and built by nobody: they stay, and all else is made."""
+    source = with_unused_keys(STYLES[style](tmp_path / "source"))
+    options = {} if scheme == "fp8-dynamic" else {"calibration_text": calibration_text}
+    made = quantize(source, tmp_path / "out", scheme, **options)
+    before, after = tensors_of(source), tensors_of(tmp_path / "out")
+
+    # 10 layers with 7 matrices, and 5 with neither keys nor values.
+    assert len(made.weights) == 10 * 7 + 5 * 5
+    assert set(UNUSED) <= set(made.kept)
+    for module in UNUSED:
+        assert torch.equal(after[f"{module}.weight"], before[f"{module}.weight"])
+        assert [name for name in after if name.startswith(module)] == [f"{module}.weight"]
 
 
 def test_kv_cache(tiny_model: Path, calibration_text: Path, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gemma_serve.errors import QuantizeError
+from gemma_serve.quantize import shards
 from gemma_serve.quantize.layers import is_quantised
 from gemma_serve.quantize.q4_0 import find_grid
 from tests.quantize.checkpoints import change_weights, config_of, copy_of, quantize, tensors_of
@@ -150,11 +151,21 @@ def test_not_qat(blocky_model: Path, tmp_path: Path) -> None:
         quantize(blocky_model, tmp_path / "out", "q4_0")
 
     assert str(caught.value) == (
-        "At least 100.0% of the blocks of 'model.layers.0.mlp.down_proj.weight' are not on a Q4_0 "
-        "grid (0.1% is allowed), so this is no QAT checkpoint for Q4_0; name one "
+        "Of the first 3,072 blocks of 'model.layers.0.mlp.down_proj.weight', 100.0% are not on a "
+        "Q4_0 grid (0.1% of a tensor is allowed), so this is no QAT checkpoint for Q4_0; name one "
         "(...-qat-q4_0-unquantized), or round it with --allow-off-grid."
     )
     assert not (tmp_path / "out").exists()
+
+
+def test_share_of_what_was_looked_at(
+    blocky_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A large matrix is refused after its first slice, with the share of that and not of all."""
+    monkeypatch.setattr(shards, "CHUNK_ELEMENTS", shards.ROW_MULTIPLE * 384)
+
+    with pytest.raises(QuantizeError, match=r"^Of the first 1,536 blocks of '.*', 100\.0% are not"):
+        quantize(blocky_model, tmp_path / "out", "q4_0")
 
 
 def test_not_qat_but_wanted(blocky_model: Path, tmp_path: Path) -> None:

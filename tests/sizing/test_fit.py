@@ -12,7 +12,9 @@ from gemma_serve.sizing.fit import (
     parallel_sizes,
     recommended_size,
     refuse_unfit,
+    unfit,
 )
+from gemma_serve.sizing.report import report_json, report_of
 from tests.engine.derive import TWO_CORES, checkpoint_of
 from tests.profile.arithmetic import GIB
 from tests.sizing.subjects import packaged, subject
@@ -143,3 +145,75 @@ def test_explicit_cache_on_a_gpu_may_take_all_its_memory() -> None:
 
     assert (fitting.fits, fitting.kv_cache_bytes) == (True, 15 * GIB)
     assert not too_much.fits
+
+
+@pytest.mark.parametrize("in_engine", [False, True], ids=["key", "engine"])
+def test_kv_cache_that_is_too_large_names_what_would_fit(in_engine: bool) -> None:
+    """The memory that was asked for, and the largest that there is, to a hundredth of a GiB."""
+    name = "engine.kv_cache_memory_bytes" if in_engine else "kv_cache_memory_gib"
+    unit = GIB if in_engine else 1
+    keys = {"engine": {"kv_cache_memory_bytes": 22 * GIB}} if in_engine else {name: 22.0}
+    asked = subject("l4", model="google/gemma-3-1b-it", **keys)
+
+    first, *_ = changes(asked, asked.size())
+    said = unfit(asked, asked.size())
+
+    assert "22.0 GiB for the KV cache that it is given" in said
+    assert f"vLLM may take 22.5; use {name}: " in said
+    largest = first.settings[name]
+    more = largest + (GIB // 50 if in_engine else 0.02)
+    assert 15 * unit < largest < 22 * unit
+    assert first.sizing.fits
+    assert not asked.changed({name: more}).size().fits
+
+
+def test_too_small_a_share_of_the_gpu_is_what_is_changed() -> None:
+    """27B in half of an H100: vLLM's own share of it is enough."""
+    half = {"tensor_parallel_size": 1, "engine.gpu_memory_utilization": 0.5}
+    asked = packaged("gemma-3-27b-it", "h100", half)
+
+    found = [dict(change.settings) for change in changes(asked, asked.size())]
+
+    assert found[0] == {"engine.gpu_memory_utilization": 0.92}
+    assert asked.changed(found[0]).size().fits
+    assert "vLLM may take 39.8; use engine.gpu_memory_utilization: 0.92, " in unfit(
+        asked, asked.size()
+    )
+
+
+def test_a_share_that_is_not_enough_is_not_named() -> None:
+    """31B in bf16 is more than an L4 has, whatever vLLM's share of it."""
+    half = {"tensor_parallel_size": 1, "engine.gpu_memory_utilization": 0.5}
+    asked = packaged("gemma-4-31B-it", "l4", half)
+
+    found = changes(asked, asked.size())
+
+    assert all("engine.gpu_memory_utilization" not in change.settings for change in found)
+
+
+def test_what_a_cpu_can_not_hold_is_counted_too() -> None:
+    """27B on a laptop: a table, a JSON object and one sentence, as on a GPU."""
+    asked = subject(TWO_CORES, model="google/gemma-3-27b-it", max_model_len=8192)
+    found = report_json(report_of(asked, 100, 10))
+
+    assert (found["fits"], found["changes"], found["roofline"]) == (False, [], None)
+    assert found["unfit"] == (
+        "google/gemma-3-27b-it needs 51.1 GiB for its weights, 4.0 GiB for the KV cache that it is "
+        "given and about 0.5 GiB (modelled) beside them on each CPU worker, and of the 20.0 GiB of "
+        "CPU vLLM may take 20.0; use a smaller or quantised model."
+    )
+    with pytest.raises(StartupError) as refused:
+        refuse_unfit(asked, asked.size())
+    assert refused.value.message == found["unfit"]
+
+
+def test_cache_that_is_too_large_for_a_cpu() -> None:
+    """What the weights leave of its memory is named."""
+    asked = subject(
+        TWO_CORES, model="google/gemma-3-4b-it", max_model_len=8192, kv_cache_memory_gib=15
+    )
+
+    (change,) = [c for c in changes(asked, asked.size()) if "kv_cache_memory_gib" in c.settings]
+
+    assert 10 < change.settings["kv_cache_memory_gib"] < 12
+    assert change.sizing.fits

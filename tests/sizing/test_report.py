@@ -15,10 +15,12 @@ from PIL import Image
 from rich.console import Console
 
 from gemma_serve.errors import ProfileError, StartupError
+from gemma_serve.plan import plan_size
 from gemma_serve.sizing.chart import write_chart
 from gemma_serve.sizing.report import report_json, report_of
 from gemma_serve.sizing.table import print_plan
-from tests.sizing.subjects import packaged
+from tests.engine.derive import TWO_CORES, load
+from tests.sizing.subjects import packaged, subject
 
 BOUND_S = 120
 
@@ -82,6 +84,25 @@ def test_table_says_what_is_modelled() -> None:
     assert shown.count("modelled, not measured") >= 4
     assert "1 *" in shown
     assert "fits (modelled, not measured)" in shown
+
+
+def test_table_says_why_there_are_no_bounds() -> None:
+    """A CPU has no datasheet here."""
+    text, asked = StringIO(), subject(TWO_CORES, model="embedded/gemma-3-270m")
+    print_plan(report_of(asked, 100, 10), Console(file=text, width=200))
+
+    assert "no upper bounds of speed: the bandwidth and FLOP/s of CPU are not known" in (
+        text.getvalue()
+    )
+
+
+@pytest.mark.parametrize("model", ["embedded/gemma-3-270m", "."])
+def test_nothing_to_fetch(model: str, tmp_path: Path) -> None:
+    """--fetch asks the Hub; a model that is on this machine is not there."""
+    loaded = load(tmp_path, model=model)
+
+    with pytest.raises(ProfileError, match=rf"^--fetch asks .* model '{model}' is on this mach"):
+        plan_size(loaded, "h100", print, fetch=True)
 
 
 def test_chart_as_svg_has_every_part(tmp_path: Path) -> None:

@@ -37,10 +37,14 @@ def test_decode_reads_weights_and_cache() -> None:
 
 
 def test_prefill_is_bound_by_arithmetic() -> None:
-    """Two FLOP for each weight, and attention to the half of the prompt that is before."""
+    """
+    Two FLOP for each weight, and attention to the half of the prompt that is before.
+
+    The head is multiplied with the last token of a prompt alone.
+    """
     roofline = bounds("google/gemma-3-270m-it", "l4")
 
-    parameters = 18 * 640 * (4 * 256 * 2 + 256 * 2 + 2048 * 3) + 262_144 * 640
+    parameters = 18 * 640 * (4 * 256 * 2 + 256 * 2 + 2048 * 3) + 262_144 * 640 / 1000
     compared = 18 * 500 * 4 * 256  # 500 tokens are within the window of 512
     flop = 2 * parameters + 4 * compared
     assert roofline.prefill_tokens_per_s == pytest.approx(121e12 / flop, rel=1e-3)
@@ -60,6 +64,14 @@ def test_fp8_decodes_faster_where_memory_binds() -> None:
     fp8 = decode(bounds("google/gemma-3-27b-it", "h100", dtype="fp8"), 1).tokens_per_s
 
     assert 1.7 < fp8 / bf16 < 2
+
+
+def test_fp8_prefills_at_its_own_peak() -> None:
+    """All matrices but the head are FP8, so that long prompts are read at its FLOP/s."""
+    bf16 = bounds("google/gemma-3-27b-it", "h100").prefill_tokens_per_s
+    fp8 = bounds("google/gemma-3-27b-it", "h100", dtype="fp8").prefill_tokens_per_s
+
+    assert fp8 / bf16 == pytest.approx(1979 / 989, rel=1e-3)
 
 
 def test_fp8_on_an_a100_computes_in_bf16() -> None:

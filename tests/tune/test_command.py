@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from gemma_serve.errors import ProfileError
-from gemma_serve.tune.command import Request, against_of, prepare
+from gemma_serve.profile.load import load_profile
+from gemma_serve.tune.command import Request, against_of, prepare, print_tuned, tuned_json
+from gemma_serve.tune.search import Found
+from gemma_serve.tune.state import State, Trial
+from gemma_serve.tune.write import tuned_profile
+from tests.tune.conftest import FASTER, recorded
 
 PROFILE = "gemma-3-270m"
 
@@ -57,6 +65,48 @@ def test_wrong_slo(part: str) -> None:
         f"--slo 'itl_ms=20,{part}' can't be read at {part!r}; write milliseconds, for example "
         "--slo ttft_ms=500,itl_ms=50."
     )
+
+
+def found_with(attainment: float) -> Found:
+    """A search whose one setting is kept by this part of the requests; before, by fewer."""
+    compared = recorded(FASTER).model_copy(update={"attainment": attainment})
+    kept = Trial(
+        name="compile",
+        before={},
+        keys={"engine.enforce_eager": False},
+        outcome="kept",
+        reason="faster",
+        compared=compared,
+        directory="trial-01",
+        seconds=400.0,
+    )
+    final = kept.model_copy(update={"name": "final: against vLLM defaults", "outcome": "measured"})
+    about = {"load": {}, "slo": {"ttft_ms": 500.0, "attainment": 0.9}}
+    return Found(State(about=about, trials=(kept, final)), dict(kept.keys), [kept], [], final)
+
+
+def shown(found: Found) -> str:
+    text = StringIO()
+    prepared = prepare(Request(PROFILE, slo="ttft_ms=500"), quiet)
+    print_tuned(prepared, found, Console(file=text, width=300))
+    said = tuned_json(prepared, found)
+    assert (said["missed_slo"] is None) == ("Beware" not in text.getvalue())
+    return text.getvalue()
+
+
+def test_slo_that_is_not_kept_is_said() -> None:
+    """Each trial's part of the requests stands in the table, and a missed SLO in the last lines."""
+    missed = "the SLO is kept by 40.0% of the requests, not by 90.0%"
+    text = shown(found_with(0.4))
+    assert len(re.findall(r" 40\.0% +faster", text)) == 2
+    assert text.splitlines()[-2] == f"Beware: {missed}."
+    profile = load_profile(PROFILE)
+    written = tuned_profile(PROFILE, profile.files[-1], Path("tuned.yaml"), (), found_with(0.4))
+    assert missed in " ".join(line.strip("# ") for line in written.splitlines())
+
+    text = shown(found_with(0.95))
+    assert len(re.findall(r" 95\.0% +faster", text)) == 2
+    assert "Beware" not in text
 
 
 def test_wrong_base() -> None:

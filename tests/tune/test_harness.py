@@ -11,7 +11,14 @@ import pytest
 
 from gemma_serve.errors import StartupError
 from gemma_serve.tune import harness
-from gemma_serve.tune.harness import Method, TrialError, check_harness, compare, last_words
+from gemma_serve.tune.harness import (
+    Method,
+    TrialError,
+    check_harness,
+    compare,
+    last_words,
+    lengths,
+)
 
 PROFILE = "gemma-3-270m"
 BROKEN = f"profile:{PROFILE},--set dtype=fp9"
@@ -26,6 +33,18 @@ def test_words_of_the_method() -> None:
         "--requests 64 --slo ttft_ms=500,tpot_ms=50.5"
     )
     assert method.num_blocks == 24
+
+
+def test_lengths_of_a_file_are_its_own(tmp_path: Path) -> None:
+    """The harness refuses lengths that a file would not have; those that are given are passed."""
+    file = tmp_path / "chat.jsonl"
+    file.touch()
+
+    assert lengths("synthetic", None, None) == ("128", "64")
+    assert lengths("prefix", "64-256", None) == ("64-256", "64")
+    assert lengths(str(file), None, "32") == (None, "32")
+    words = Method(8, str(file), *lengths(str(file), None, None)).words()
+    assert not {"--input", "--output"} & set(words)
 
 
 @pytest.mark.parametrize(
@@ -47,6 +66,22 @@ def test_words_of_the_method() -> None:
 def test_last_words(log: str, line: str) -> None:
     """Of a log, the server's own sentence is the reason, else the harness's."""
     assert last_words(log) == line
+
+
+@pytest.mark.parametrize(
+    ("log", "side"),
+    [
+        ("Hi\nbenchmarks: profile:x,--set a=1 ended with code 3 before it was ready; its", "a"),
+        ("benchmarks: profile:x,--set a=1 was not ready after 900 s; its last words:\n", "a"),
+        ("benchmarks: profile:x ended with code -9 before it was ready; its last words:\n", "b"),
+        ("benchmarks: profile:x ended with code 1 while it was needed; its last words:\n", None),
+        ("benchmarks: profile:y ended with code 3 before it was ready; its last words:\n", None),
+        ("Traceback\nValueError: no\n", None),
+    ],
+)
+def test_who_did_not_start(log: str, side: str | None) -> None:
+    """A server that ends later has started, and tells nothing of its settings."""
+    assert harness._not_started(log, "profile:x,--set a=1", "profile:x") == side
 
 
 def test_harness_is_here() -> None:
@@ -74,7 +109,7 @@ def test_server_that_does_not_start(tmp_path: Path) -> None:
     with pytest.raises(TrialError) as caught:
         compare(BROKEN, f"profile:{PROFILE}", directory, Method(), quality=False)
     assert "dtype must be bf16, fp8 or fp32, not 'fp9'" in str(caught.value)
-    assert caught.value.side is None
+    assert caught.value.side == "a"
 
 
 def test_what_it_is_held_against_does_not_start(tmp_path: Path) -> None:

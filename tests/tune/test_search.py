@@ -120,7 +120,7 @@ def test_options_of_the_user_go_with_every_target(tmp_path: Path) -> None:
 
 def test_server_that_does_not_start_is_a_trial(tmp_path: Path) -> None:
     """A failed start is recorded with its reason, and the search goes on."""
-    failure = TrialError("'fp8' is not supported by this CPU.")
+    failure = TrialError("'fp8' is not supported by this CPU.", "a")
     search, _ = searching(tmp_path, [FASTER, failure, FASTER, FASTER])
     found = run(search, State(about=ABOUT))
     assert [trial.name for trial in found.kept] == ["compile", "max_num_seqs 256"]
@@ -176,6 +176,50 @@ def test_invalid_comparison_is_made_again(tmp_path: Path) -> None:
     found = run(search, read_state(tmp_path, ABOUT))
     assert outcomes(found) == [("compile", "kept")]
     assert harness.calls[0][2] == "trial-02"
+
+
+def test_comparison_that_broke_is_made_again(tmp_path: Path) -> None:
+    """Only that a candidate does not start is known for good; all else may go right next time."""
+    broke = TrialError("the harness said nothing")
+    search, _ = searching(tmp_path, [broke], changes=(COMPILE,), against="none")
+    assert outcomes(run(search, State(about=ABOUT))) == [("compile", "invalid")]
+    search, _ = searching(tmp_path, [FASTER], changes=(COMPILE,), against="none")
+    assert outcomes(run(search, read_state(tmp_path, ABOUT))) == [("compile", "kept")]
+
+    no_start = TrialError("no FP8 here.", "a")
+    search, _ = searching(tmp_path, [no_start], changes=(FP8_KV,), against="none")
+    run(search, read_state(tmp_path, ABOUT))
+    search, harness = searching(tmp_path, [], changes=(FP8_KV,), against="none")
+    assert outcomes(run(search, read_state(tmp_path, ABOUT)))[-1] == ("FP8 KV cache", "failed")
+    assert harness.calls == []
+
+
+@pytest.mark.parametrize("side", ["a", "b", None])
+def test_final_comparison_is_made_again(tmp_path: Path, side: Any) -> None:
+    """Whoever did not start at the end, the next run has the final figure; no trial is lost."""
+    failure = TrialError("no memory left.", side)
+    search, _ = searching(tmp_path, [FASTER, failure], changes=(COMPILE,))
+    found = run(search, State(about=ABOUT))
+    assert found.final is not None
+    assert (found.final.reason, found.final.compared) == ("no memory left.", None)
+
+    search, harness = searching(tmp_path, [FASTER], changes=(COMPILE,))
+    found = run(search, read_state(tmp_path, ABOUT))
+    assert [call[:2] for call in harness.calls] == [(COMPILED, ON_VLLM)]
+    assert outcomes(found) == [("compile", "kept"), ("final: against vLLM defaults", "measured")]
+
+
+def test_profile_of_an_interrupted_search(tmp_path: Path) -> None:
+    """As Ctrl-C says: --max-trials 1 --against none takes what was kept, and measures nothing."""
+    search, _ = searching(tmp_path, [FASTER, INCONCLUSIVE, KeyboardInterrupt()])
+    with pytest.raises(KeyboardInterrupt):
+        run(search, State(about=ABOUT))
+
+    search, harness = searching(tmp_path, [], limits=Limits(max_trials=1), against="none")
+    found = run(search, read_state(tmp_path, ABOUT))
+    assert harness.calls == []
+    assert found.chosen == {"engine.enforce_eager": False}
+    assert found.left_out == ["max_num_seqs 256"]
 
 
 def test_one_value_of_a_setting_is_enough(tmp_path: Path) -> None:
