@@ -86,8 +86,12 @@ def triton_check(
         str | None, typer.Option(help="The model's name on this server, if it has another.")
     ] = None,
     text: Annotated[
-        str, typer.Option(help="What must be equal in a greedy text: exact, prefix:N or ignore.")
-    ] = "exact",
+        str | None,
+        typer.Option(
+            help="What must be equal in a greedy text: exact, prefix:N or ignore.",
+            show_default="exact",
+        ),
+    ] = None,
     header: Annotated[
         list[str] | None, typer.Option(metavar="'NAME: VALUE'", help="Sent with every request.")
     ] = None,
@@ -96,13 +100,21 @@ def triton_check(
     as_json: JsonOption = False,
 ) -> None:
     """
-    Replay requests that Triton answered, and show what differs. 0 nothing, 1 something does.
+    Replay requests that Triton answered, and show what differs.
 
-    A key is taken from GEMMA_SERVE_API_KEY, but not when recording.
+    Exit codes: 0 nothing differs, 1 something does, 2 a file or an option can't be used, 3 a
+    request was not answered, 130 Ctrl-C. A key is taken from GEMMA_SERVE_API_KEY, but not when
+    recording.
+
+    Record: gemma-serve triton-check --record requests.jsonl --golden golden.jsonl
+    --url http://triton:8000
+
     Example: gemma-serve triton-check --golden golden.jsonl --url http://127.0.0.1:8000
     """
     from gemma_serve.triton_check import command
 
+    if record is not None:
+        command.check_recording(text=text, model=model, as_json=as_json)
     target = command.target_of(url, header or [], timeout, concurrency, sends_key=record is None)
     if record is not None:
         command.run_record(record, golden, target, force=force)

@@ -129,7 +129,10 @@ def _finite(value: Any) -> Any:
 def _flat(name: str, data: Any, depth: int = 0) -> Iterator[Any]:
     if not isinstance(data, list):
         if depth == 0:
-            raise RequestError(f"The data of input {name!r} must be a list.", param=name)
+            raise RequestError(
+                f"The data of input {name!r} must be a list; send one, flat or row by row.",
+                param=name,
+            )
         yield data
         return
     if depth > MAX_DIMENSIONS:

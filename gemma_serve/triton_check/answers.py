@@ -67,12 +67,23 @@ def to_response(answer: Answer) -> Response:
     return Response.model_validate(said | ({"body_base64": answer.body} if answer.body else {}))
 
 
-def renamed(reading: Reading, old: str, new: str) -> Reading:
-    """The same answer of a model with another name."""
-    if not isinstance(reading.head, dict):
-        return reading
-    names = {name: new for name in ("model_name", "name") if reading.head.get(name) == old}
-    return replace(reading, head={**reading.head, **names})
+def renamed(reading: Reading, names: Mapping[str, str]) -> Reading:
+    """The same answer of models with other names, by their recorded ones."""
+    return replace(reading, head=_renamed(reading.head, names)) if names else reading
+
+
+def _renamed(said: Any, names: Mapping[str, str]) -> Any:
+    if isinstance(said, list):  # the repository's index, or what model_stats holds
+        return [_renamed(item, names) for item in said]
+    if not isinstance(said, dict):
+        return said
+    mine = {
+        key: names[said[key]]
+        for key in ("model_name", "name")
+        if isinstance(said.get(key), str) and said[key] in names
+    }
+    stats = {"model_stats": _renamed(said["model_stats"], names)} if "model_stats" in said else {}
+    return {**said, **mine, **stats}
 
 
 def infer_inputs(request: Request) -> dict[str, Any]:

@@ -21,14 +21,16 @@ KEY_VARIABLE = "GEMMA_SERVE_API_KEY"
 HEADER = re.compile(r"([A-Za-z0-9!#$%&'*+.^_`|~-]+):[ \t]*([\t\x20-\x7e]*)")
 
 
-def run_replay(golden: Path, target: Target, *, text: str, model: str | None, as_json: bool) -> int:
+def run_replay(
+    golden: Path, target: Target, *, text: str | None, model: str | None, as_json: bool
+) -> int:
     """
     Replay a golden file, print what differs, and return the exit code.
 
     Raises:
         GemmaServeError: the file can't be used, or the server can't be reached.
     """
-    rule = read_rule(text)
+    rule = read_rule(text or "exact")
     pairs = read_pairs(golden)
     with progress_bar("Replaying", len(pairs)) as advance:
         report = replay(pairs, target, rule, model, advance)
@@ -55,6 +57,22 @@ def run_record(requests: Path, golden: Path, target: Target, *, force: bool) -> 
     if recorded.varying:
         labels = ", ".join(place.label for place in recorded.varying)
         progress.say(f"Two answers differed, so their text won't be compared: {labels}.")
+
+
+def check_recording(*, text: str | None, model: str | None, as_json: bool) -> None:
+    """
+    Refuse options of a replay beside --record.
+
+    Raises:
+        GoldenError: one was given.
+    """
+    given = {"--text": text is not None, "--model": model is not None, "--json": as_json}
+    names = " and ".join(name for name, is_given in given.items() if is_given)
+    if names:
+        raise GoldenError(
+            f"{names} can't go with --record, which sends requests as they are and compares "
+            "nothing; leave it out, and give it when you replay."
+        )
 
 
 def target_of(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 from urllib.parse import quote, unquote
@@ -77,12 +77,13 @@ def replay(
     Send every request and compare its answer with the recorded one.
 
     Args:
-        model: Asked instead of the recorded model, and expected in the answers.
+        model: Asked instead of the recorded models, and expected in the answers.
 
     Raises:
         UnreachableError: the server answered nothing at all.
     """
-    sent = [_for_model(pair, model) for _, pair in pairs]
+    names = _new_names([pair for _, pair in pairs], model)
+    sent = [_for_model(pair, names) for _, pair in pairs]
     results: dict[int, Result] = {}
 
     def judge(index: int, answer: Answer | Failure) -> bool:
@@ -106,18 +107,29 @@ def replay(
     return Report(target.url, rule, tuple(done), not_sent, interrupted)
 
 
-def _for_model(pair: Pair, model: str | None) -> tuple[Pair, Reading]:
-    """The pair and its response, for a model of another name."""
-    reading = read_response(pair.request.path, pair.response)
+def _new_names(pairs: Sequence[Pair], model: str | None) -> dict[str, str]:
+    """The recorded models' names and the new one; what got errors alone may be no model's name."""
+    if model is None:
+        return {}
+    asked = [
+        (unquote(found["name"]), pair.response.status)
+        for pair in pairs
+        if (found := MODEL_PATH.fullmatch(pair.request.path))
+    ]
+    served = {name for name, status in asked if status < 400}
+    return dict.fromkeys(served or {name for name, _ in asked}, model)
+
+
+def _for_model(pair: Pair, names: Mapping[str, str]) -> tuple[Pair, Reading]:
+    """The pair and its response, for models of other names."""
+    reading = renamed(read_response(pair.request.path, pair.response), names)
     found = MODEL_PATH.fullmatch(pair.request.path)
-    if model is None or found is None:
+    name = names.get(unquote(found["name"])) if found else None
+    if found is None or name is None:
         return pair, reading
-    path = f"{found['before']}{quote(model)}{found['after']}"
+    path = f"{found['before']}{quote(name)}{found['after']}"
     request = pair.request.model_copy(update={"path": path})
-    return (
-        pair.model_copy(update={"request": request}),
-        renamed(reading, unquote(found["name"]), model),
-    )
+    return pair.model_copy(update={"request": request}), reading
 
 
 def _judged(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -26,6 +27,7 @@ PYTHON, VLLM, TENSORRT = (
     CONTRACTS[name] for name in ("python-backend", "vllm-backend", "tensorrtllm")
 )
 CHAT = [{"role": "user", "content": "Hi"}]
+COUNTS = ("return_num_input_tokens", "return_num_output_tokens")
 TOOLS = [{"type": "function", "function": {"name": "lamp", "parameters": {"type": "object"}}}]
 
 
@@ -39,7 +41,8 @@ def read(
     """The call of a request with these inputs."""
     specs = specs_of(contract)
     tensors = [tensor_of(contract, specs[name], value) for name, value in values.items()]
-    found = check_inputs(contract, tensors, default_tensors(contract, defaults or {}))
+    standing = default_tensors(contract, defaults or {})
+    found = check_inputs(contract, tensors, standing, parameters)
     call: Call = contract.read(Inputs(found), parameters or {}, generation_config or {})
     return call
 
@@ -62,7 +65,7 @@ def refused(contract: Any, match: str, **request: Any) -> None:
 
 @pytest.mark.parametrize("contract", CONTRACTS.values(), ids=CONTRACTS)
 def test_outputs_are_the_declared_ones(contract: Any) -> None:
-    """With every flag set, each output has a declared name and datatype, and fits its dims."""
+    """With every flag set, each output has a declared name and datatype, and fits its shape."""
     flags = {
         spec.name: True
         for spec in contract.inputs
@@ -78,7 +81,12 @@ def test_outputs_are_the_declared_ones(contract: Any) -> None:
     for tensor in made:
         spec = declared[tensor.name]
         assert tensor.datatype == spec.datatype
-        assert len(tensor.shape) == len(spec.dims)
+        shape = declared_shape(contract, spec)
+        if contract is TENSORRT and tensor.name == "text_output":
+            # NVIDIA's postprocessing leaves out the batch dimension, and its clients rely on that.
+            shape = list(spec.dims)
+        assert len(tensor.shape) == len(shape), tensor
+        assert all(want in (-1, size) for want, size in zip(shape, tensor.shape, strict=True))
         assert len(tensor.values) == math.prod(tensor.shape)
 
 
@@ -135,6 +143,57 @@ def test_default_inputs_of_the_profile() -> None:
             default_tensors(PYTHON, {name: value})
     with pytest.raises(ProfileError, match="INT32 and was sent a string"):
         default_tensors(PYTHON, {"max_new_tokens": "many"})
+
+
+@pytest.mark.parametrize(
+    ("contract", "defaults", "sent", "read_as"),
+    [
+        (PYTHON, {"max_new_tokens": 256}, {"max_length": 30}, (None, 30)),
+        (PYTHON, {"max_new_tokens": 256}, {"temperature": 1.0}, (256, None)),
+        (PYTHON, {"max_length": 30}, {"max_new_tokens": 5}, (5, None)),
+        (PYTHON, {"max_new_tokens": 256, "max_length": 30}, {}, (256, None)),
+    ],
+)
+def test_a_default_gives_way_to_what_says_the_same(
+    contract: Any, defaults: dict[str, Any], sent: dict[str, Any], read_as: tuple[Any, Any]
+) -> None:
+    """A length that a request sends wins over the profile's, whichever of the two it names."""
+    call = read(contract, defaults=defaults, text_input="a", **sent)
+    assert (call.sampling.get("max_tokens"), call.max_total_tokens) == read_as
+
+
+def test_default_sampling_gives_way_to_parameters() -> None:
+    """Of Triton's vLLM backend: sampling sent as parameters replaces the profile's, as a tensor."""
+    defaults = {"sampling_parameters": '{"temperature": 0.7, "max_tokens": 99}'}
+    assert read(VLLM, defaults=defaults, text_input="a").sampling["max_tokens"] == 99
+    chat = read(VLLM, {"chat": True}, defaults=defaults, text_input="a")
+    assert chat.sampling["max_tokens"] == 99
+    for sent in (
+        read(VLLM, {"temperature": 0}, defaults=defaults, text_input="a"),
+        read(VLLM, defaults=defaults, text_input="a", sampling_parameters='{"temperature": 0}'),
+    ):
+        assert sent.sampling == {"max_tokens": 16, "temperature": 0}
+
+
+def test_a_stream_wins_over_a_default_prompt() -> None:
+    """exclude_input_in_output false as the profile's is for whole answers; one sent is the rule."""
+    defaults = {"exclude_input_in_output": False}
+    assert read(VLLM, defaults=defaults, text_input="a").prepends_prompt
+    streamed = read(VLLM, defaults=defaults, text_input="a", stream=True)
+    assert (streamed.stream, streamed.prepends_prompt) == (True, False)
+    with_prompt = read(
+        VLLM, defaults={"stream": True}, text_input="a", exclude_input_in_output=False
+    )
+    assert (with_prompt.stream, with_prompt.prepends_prompt) == (False, True)
+
+
+def test_tensorrts_older_names_win_over_defaults() -> None:
+    """A name of TensorRT-LLM's that is sent wins over the profile's value of its other name."""
+    defaults = {"min_tokens": 9, "seed": 9}
+    call = read(
+        TENSORRT, defaults=defaults, text_input="a", max_tokens=4, min_length=2, random_seed=3
+    )
+    assert (call.sampling["min_tokens"], call.sampling["seed"]) == (2, 3)
 
 
 def test_batch_dimension_is_declared() -> None:
@@ -526,13 +585,35 @@ def test_tensorrt_prompt_and_outputs() -> None:
     )
     assert call.sampling["logprobs"] == 0
     longer = [{"5": {"logprob": -0.5}, "6": {"logprob": -0.25}}, {"7": {"logprob": -1.0}}]
-    parts = Part("x", 2, "stop", -1.5, longer), Part("y", 1, "stop", -2.0, [{"8": {"logprob": -2}}])
+    shorter = [{"8": {"logprob": -2}}]
+    parts = Part("x", 2, "stop", -1.5, longer), Part("y", 1, "stop", -2.0, shorter, index=1)
     assert written(TENSORRT, call, *parts) == {
         "text_output": ["x", "y"],
-        "batch_index": [0],
-        "sequence_index": [0],
+        "batch_index": [0, 0],
+        "sequence_index": [0, 1],
         "cum_log_probs": [-1.5, -2.0],
         "output_log_probs": [-0.5, -1.0, -2, 0.0],
         "num_input_tokens": [7],
         "num_output_tokens": [2, 1],
     }
+
+
+def test_tensorrt_shapes() -> None:
+    """NVIDIA's: a batch dimension before all but the texts, one row an answer."""
+    flags = {"return_log_probs": True, **dict.fromkeys(COUNTS, True)}
+    call = read(TENSORRT, text_input="a", max_tokens=4, **flags)
+    logprobs = [{"5": {"logprob": -0.5}}, {"6": {"logprob": -0.25}}]
+    part = Part("x", 2, "stop", -0.75, logprobs)
+    parts = (part, replace(part, index=1))
+    rows = {1: (part,), 2: parts}
+    for num_answers, these in rows.items():
+        made = TENSORRT.write(call, ["x"] * num_answers, [Piece(these, "a", 7, finished=True)])
+        assert {tensor.name: tensor.shape for tensor in made} == {
+            "text_output": (num_answers,),
+            "batch_index": (num_answers, 1),
+            "sequence_index": (num_answers, 1),
+            "cum_log_probs": (num_answers, 1),
+            "output_log_probs": (num_answers, 1, 2),
+            "num_input_tokens": (1, 1),
+            "num_output_tokens": (num_answers, 1),
+        }

@@ -221,6 +221,20 @@ def test_batch_dimension(tmp_path: Path, batch: int, contract: str, outcome: str
     assert found(imported(python_backend(tmp_path, config)), "max_batch_size").outcome == outcome
 
 
+@pytest.mark.parametrize(("decoupled", "outcome"), [("false", "kept"), ("true", "changed")])
+def test_decoupled(tmp_path: Path, decoupled: str, outcome: str) -> None:
+    """Streams are served either way; that /config says something else is told."""
+    said = f"model_transaction_policy {{ decoupled: {decoupled} }}"
+    row = found(
+        imported(python_backend(tmp_path, PYTHON_CONFIG + said)),
+        "model_transaction_policy.decoupled",
+    )
+    assert row.outcome == outcome
+    assert ("/config says false, as the contract python-backend does" in row.reason) is (
+        outcome == "changed"
+    )
+
+
 @pytest.mark.parametrize(
     ("word", "dtype", "outcome"),
     [
@@ -700,6 +714,15 @@ def test_vllm_parameters(tmp_path: Path) -> None:
     result = imported(vllm_backend(tmp_path, GEMMA, VLLM_CONFIG + said), fields=FIELDS)
     assert found(result, "parameters REPORT_CUSTOM_METRICS").reason.startswith("always on")
     assert found(result, "parameters ENABLE_VLLM_HEALTH_CHECK").reason.startswith("always on")
+
+
+def test_gpus_of_the_vllm_backend(tmp_path: Path) -> None:
+    """Which GPUs the backend took is a matter of the environment here."""
+    said = 'parameters { key: "GPU_DEVICE_IDS" value { string_value: "0,1" } }'
+    result = imported(vllm_backend(tmp_path, GEMMA, VLLM_CONFIG + said), fields=FIELDS)
+    gpus = found(result, "parameters GPU_DEVICE_IDS")
+    assert (gpus.outcome, gpus.value) == ("dropped", "0,1")
+    assert gpus.reason == "set CUDA_VISIBLE_DEVICES in the server's environment"
 
 
 @pytest.mark.parametrize(

@@ -397,6 +397,72 @@ def test_another_name_of_the_model(golden: Path) -> None:
     assert "breaks  model_name: m instead of gemma" in done.stdout
 
 
+def test_names_that_are_no_models(tmp_path: Path) -> None:
+    """--model leaves a name alone that only got errors, and renames in the lists of models."""
+    unknown = "/v2/models/none/generate"
+    refused = {"error": "Request for unknown model: 'none' is not found"}
+    stats = {"name": "m", "version": "1", "inference_count": 7}
+    said = [
+        pair({**HEAD, "text_output": "The Rhine."}),
+        pair(refused, 404, path=unknown),
+        pair([{"name": "m", "version": "1", "state": "READY"}], path="/v2/repository/index"),
+        pair({"model_stats": [stats]}, method="GET", path="/v2/models/stats", body=None),
+        pair({"model_stats": [stats]}, method="GET", path="/v2/models/m/stats", body=None),
+    ]
+
+    def gemma(asked: Asked) -> Said:
+        if asked.path == unknown:
+            return json_said(refused, 404)
+        if asked.path == "/v2/repository/index":
+            return json_said([{"name": "gemma", "version": "1", "state": "READY"}])
+        if asked.path.endswith("/stats"):
+            return json_said({"model_stats": [{**stats, "name": "gemma"}]})
+        return triton(asked)
+
+    place = write(tmp_path / "g.jsonl", said)
+    with scripted(gemma) as server:
+        done = check("--golden", place, "--url", server.url, "--model", "gemma")
+
+    assert [asked.path for asked in server.asked] == [
+        *("/v2/models/gemma/generate", unknown, "/v2/repository/index"),
+        *("/v2/models/stats", "/v2/models/gemma/stats"),
+    ]
+    assert done.stdout.splitlines()[-1] == "5 pairs (--text exact): 5 the same."
+    assert done.returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "names"),
+    [
+        (["--json"], "--json"),
+        (["--model", "m"], "--model"),
+        (["--text", "exact", "--json"], "--text and --json"),
+    ],
+)
+def test_options_of_a_replay_beside_record(tmp_path: Path, options: list[str], names: str) -> None:
+    """What says how to compare is refused beside --record, before anything is sent."""
+    requests = write(tmp_path / "requests.jsonl", REQUESTS)
+    with scripted(triton) as server:
+        words = ("--record", requests, "--golden", tmp_path / "g.jsonl", "--url", server.url)
+        done = check(*words, *options)
+
+    assert (done.returncode, done.stdout, server.asked) == (2, "", [])
+    assert done.stderr == (
+        f"gemma-serve: {names} can't go with --record, which sends requests as they are and "
+        "compares nothing; leave it out, and give it when you replay.\n"
+    )
+
+
+def test_help() -> None:
+    """The help says how to record, and every exit code."""
+    said = " ".join(check("--help").stdout.split())
+
+    assert "--record requests.jsonl --golden golden.jsonl --url http://triton:8000" in said
+    for code in ("0 nothing differs", "1 something does", "2 a file or an option", "130 Ctrl-C"):
+        assert code in said
+    assert "3 a request was not answered" in said
+
+
 def test_the_key_and_headers(golden: Path) -> None:
     """The key comes from the environment, as for chat; --header wins over it."""
     environ = {"GEMMA_SERVE_API_KEY": "ours"}

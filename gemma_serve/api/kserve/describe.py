@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from google.protobuf import json_format
+from tritonclient.grpc.model_config_pb2 import ModelConfig
+
 from gemma_serve import __version__
 from gemma_serve.profile.schema import Triton
 from gemma_serve.triton.contracts import Contract, TensorSpec
@@ -46,9 +49,10 @@ def model_metadata(contract: Contract, model: str, version: str) -> dict[str, An
 
 def model_config(contract: Contract, model: str, settings: Triton) -> dict[str, Any]:
     """
-    The model configuration as Triton shows it.
+    The model configuration as Triton shows it: with every field, those at their default too.
 
-    Source: model_config.proto of triton-inference-server/common.
+    Source: model_config.proto of triton-inference-server/common; ModelConfigToJson and
+    NormalizeModelConfig of triton-inference-server/core.
     """
 
     def tensor(spec: TensorSpec) -> dict[str, Any]:
@@ -56,7 +60,7 @@ def model_config(contract: Contract, model: str, settings: Triton) -> dict[str, 
         return {"name": spec.name, "data_type": data_type, "dims": list(spec.dims)}
 
     trace = {"string_value": str(settings.inference_trace).lower()}
-    return {
+    said = {
         "name": model,
         "platform": "",
         "backend": contract.backend,
@@ -66,5 +70,23 @@ def model_config(contract: Contract, model: str, settings: Triton) -> dict[str, 
         "output": [tensor(spec) for spec in contract.outputs],
         "instance_group": [{"name": f"{model}_0", "kind": "KIND_MODEL", "count": 1}],
         "parameters": {"enable_inference_trace": trace},
+        "optimization": {
+            "input_pinned_memory": {"enable": True},
+            "output_pinned_memory": {"enable": True},
+        },
+        "default_model_filename": "model.py" if contract.backend == "python" else "",
         "model_transaction_policy": {"decoupled": contract.decoupled},
     }
+    return _with_defaults(said)
+
+
+def _with_defaults(said: dict[str, Any]) -> dict[str, Any]:
+    whole: dict[str, Any] = json_format.MessageToDict(
+        json_format.ParseDict(said, ModelConfig()),
+        preserving_proto_field_name=True,
+        always_print_fields_with_no_presence=True,
+    )
+    for tensor in (*whole["input"], *whole["output"]):
+        # As in Triton: protobuf would write 64-bit integers as strings.
+        tensor["dims"] = [int(size) for size in tensor["dims"]]
+    return whole

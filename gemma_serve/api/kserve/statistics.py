@@ -9,7 +9,7 @@ time is in neither is input before it and output after it.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -82,6 +82,8 @@ class ModelStatistics:
         """As the statistics extension has it."""
         stages = {name: {"count": one.count, "ns": one.ns} for name, one in self.stages.items()}
         nothing = {"count": 0, "ns": 0}
+        # A request is one execution, and to Triton a batch of 1, as no contract has a larger one.
+        batch = {name: stages[name] for name in stages if name.startswith("compute")}
         return {
             "name": model,
             "version": version,
@@ -89,7 +91,9 @@ class ModelStatistics:
             "inference_count": self.inference_count,
             "execution_count": self.execution_count,
             "inference_stats": {**stages, "cache_hit": nothing, "cache_miss": nothing},
-            "batch_stats": [],
+            "batch_stats": [{"batch_size": 1, **batch}] if self.execution_count else [],
+            "response_stats": {},  # by the place of a response in a stream; not counted here
+            "memory_usage": [],
         }
 
 
@@ -119,11 +123,15 @@ COUNTERS = {
 class TritonCounters(Collector):
     """The counters that Triton's dashboards read, by Triton's names, which lack `_total`."""
 
-    def __init__(self, models: dict[str, ModelStatistics], version: str) -> None:
-        self._models, self._version = models, version
+    def __init__(
+        self, models: dict[str, ModelStatistics], version: str, served: Callable[[], list[str]]
+    ) -> None:
+        self._models, self._version, self._served = models, version, served
 
     def collect(self) -> Iterator[Metric]:
-        """Every series of every model that has been asked for."""
+        """Every series of every model, from 0 on: a rate needs a first value."""
+        for name in self._served():
+            self._models.setdefault(name, ModelStatistics())
         for name, (text, stage) in COUNTERS.items():
             # Declared as a counter, the client library would add _total to the name.
             metric = Metric(name, text, "unknown")

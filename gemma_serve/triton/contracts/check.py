@@ -38,10 +38,16 @@ def default_tensors(contract: Contract, values: Mapping[str, Any]) -> dict[str, 
 
 
 def check_inputs(
-    contract: Contract, tensors: Sequence[Tensor], defaults: Mapping[str, Tensor]
+    contract: Contract,
+    tensors: Sequence[Tensor],
+    defaults: Mapping[str, Tensor],
+    parameters: Mapping[str, Any] | None = None,
 ) -> dict[str, Tensor]:
     """
     The inputs by name, with the profile's values for those that were left out.
+
+    Args:
+        parameters: The request's, which may say what an input says.
 
     Raises:
         RequestError: an input is unknown, sent twice, missing, or of another datatype or shape.
@@ -57,7 +63,8 @@ def check_inputs(
             )
         _check(contract, specs[tensor.name], tensor)
         found[tensor.name] = tensor
-    found = {**defaults, **found}
+    if defaults:
+        found = {**contract.defaults(defaults, found, parameters or {}), **found}
     for spec in contract.inputs:
         if not spec.optional and spec.name not in found:
             raise RequestError(

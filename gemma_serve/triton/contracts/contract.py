@@ -9,6 +9,7 @@ from typing import Any
 
 from gemma_serve.engine.pieces import ChatPrompt, Piece, TextPrompt
 from gemma_serve.errors import RequestError
+from gemma_serve.triton.contracts.chat import CHAT_PARAMETERS
 from gemma_serve.triton.tensors import Tensor, strings
 
 # Triton's word for BYTES in a model configuration.
@@ -50,8 +51,31 @@ class Contract(ABC):
     backend: str
     max_batch_size: int = 0
     decoupled: bool
+    # Where a request may have several responses: whether each of several answers is one.
+    splits_answers: bool = False
+    # Inputs that say the same thing: one that is sent silences the profile's default of another.
+    rivals: tuple[frozenset[str], ...] = ()
+    # The request parameters that it reads; the rest has no effect. None: it reads all.
+    parameters: frozenset[str] | None = frozenset(CHAT_PARAMETERS)
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+
+    def defaults(
+        self,
+        values: Mapping[str, Tensor],
+        sent: Mapping[str, Tensor],
+        parameters: Mapping[str, Any],  # noqa: ARG002  # a backend's own may count
+    ) -> dict[str, Tensor]:
+        """
+        Those of the profile's values that no word of the request's stands against.
+
+        Args:
+            values: The profile's `triton.default_inputs`.
+            sent: The request's tensors.
+            parameters: The request's parameters, without those of the protocol itself.
+        """
+        silenced = {name for rivals in self.rivals if rivals & sent.keys() for name in rivals}
+        return {name: values[name] for name in values if name not in silenced}
 
     @abstractmethod
     def read(

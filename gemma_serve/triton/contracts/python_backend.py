@@ -43,6 +43,7 @@ class PythonBackend(Contract):
     name = "python-backend"
     backend = "python"
     decoupled = False
+    rivals = (frozenset({"max_length", "max_new_tokens"}),)
     inputs = (
         TensorSpec("text_input", STRING, (-1,), optional=False),
         TensorSpec("max_length", "INT32"),

@@ -2,13 +2,15 @@
 The tensor names of TensorRT-LLM's ensemble.
 
 Source: https://github.com/NVIDIA/TensorRT-LLM (triton_backend/all_models/inflight_batcher_llm,
-ensemble/config.pbtxt). As there, nothing sent means greedy, and the prompt comes before the answer
-unless streaming or `exclude_input_in_output`. Requests have a batch dimension of 1.
+ensemble/config.pbtxt; the shapes of outputs from inflight_batcher_llm/src/model_instance_state.cc
+and postprocessing/1/model.py). As there, nothing sent means greedy, and the prompt comes before the
+answer unless streaming or `exclude_input_in_output`. Requests have a batch dimension of 1.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from gemma_serve.engine.pieces import Piece
@@ -44,6 +46,8 @@ class TensorrtLlm(Contract):
     backend = "tensorrtllm"
     max_batch_size = 1
     decoupled = True
+    splits_answers = True
+    rivals = (frozenset({"min_tokens", "min_length"}), frozenset({"seed", "random_seed"}))
     inputs = (
         TensorSpec("text_input", STRING, optional=False),
         TensorSpec("max_tokens", "INT32", optional=False),
@@ -102,18 +106,27 @@ class TensorrtLlm(Contract):
         )
 
     def write(self, call: Call, texts: Sequence[str], pieces: Sequence[Piece]) -> list[Tensor]:
-        """One row an answer."""
+        """One row an answer; the texts alone are flat, as postprocessing/1/model.py has them."""
         (piece,) = pieces
-        outputs = [text_output(texts), *tool_calls(call, pieces)]
-        outputs += [numbers("batch_index", "INT32", [0]), numbers("sequence_index", "INT32", [0])]
+        parts = piece.parts
+        rows = [
+            *tool_calls(call, pieces),
+            numbers("batch_index", "INT32", [0 for _ in parts]),
+            numbers("sequence_index", "INT32", [part.index for part in parts]),
+        ]
         if "return_log_probs" in call.wants:
-            outputs += _log_probs(piece)
+            rows += _log_probs(piece)
         if "return_num_input_tokens" in call.wants:
-            outputs.append(numbers("num_input_tokens", "INT32", [piece.num_prompt_tokens]))
+            rows.append(numbers("num_input_tokens", "INT32", [piece.num_prompt_tokens]))
         if "return_num_output_tokens" in call.wants:
-            counts = [part.num_tokens for part in piece.parts]
-            outputs.append(numbers("num_output_tokens", "INT32", counts))
-        return outputs
+            counts = [part.num_tokens for part in parts]
+            rows.append(numbers("num_output_tokens", "INT32", counts))
+        return [text_output(texts), *map(_with_batch_dimension, rows)]
+
+
+def _with_batch_dimension(tensor: Tensor) -> Tensor:
+    first, *rest = tensor.shape
+    return replace(tensor, shape=(first, 1, *rest))
 
 
 def _check_only_default(inputs: Inputs) -> None:

@@ -42,6 +42,7 @@ class VllmBackend(Contract):
     name = "vllm-backend"
     backend = "vllm"
     decoupled = True
+    parameters = None
     inputs = (
         TensorSpec("text_input", STRING, optional=False),
         TensorSpec("image", STRING, (-1,)),
@@ -59,6 +60,22 @@ class VllmBackend(Contract):
         TensorSpec("num_output_tokens", "UINT32", (-1,)),
         TOOL_CALLS,
     )
+
+    def defaults(
+        self,
+        values: Mapping[str, Tensor],
+        sent: Mapping[str, Tensor],
+        parameters: Mapping[str, Any],
+    ) -> dict[str, Tensor]:
+        """Sampling may come as parameters; and the prompt before an answer excludes a stream."""
+        left = super().defaults(values, sent, parameters)
+        if any(name not in CHAT_PARAMETERS for name in parameters):
+            left.pop("sampling_parameters", None)
+        if Inputs(sent).flag("exclude_input_in_output") is False:
+            left.pop("stream", None)
+        if Inputs({**left, **sent}).flag("stream"):
+            left.pop("exclude_input_in_output", None)
+        return left
 
     def read(
         self,

@@ -117,7 +117,15 @@ def _tensors(field: str) -> Callable[[Configuration, Any], None]:
 
 def _transactions(config: Configuration, value: Any) -> None:
     setting = config.setting("model_transaction_policy.decoupled", value.decoupled)
-    config.draft.keep(setting, "whole answers and streams are served either way")
+    ours = config.contract.decoupled
+    if value.decoupled == ours:
+        config.draft.keep(setting, "whole answers and streams are served either way")
+    else:
+        config.draft.change(
+            setting,
+            f"/config says {str(ours).lower()}, as the contract {config.contract.name} does; whole "
+            "answers and streams are served either way",
+        )
 
 
 def _instance_groups(config: Configuration, value: Any) -> None:

@@ -52,6 +52,7 @@ QUEUE_POLICY = {
 PARAMETERS = {
     "REPORT_CUSTOM_METRICS": "always on: vLLM's series are at /metrics",
     "ENABLE_VLLM_HEALTH_CHECK": "always on: readiness reads the engine's state",
+    "GPU_DEVICE_IDS": "set CUDA_VISIBLE_DEVICES in the server's environment",
     "EXECUTION_ENV_PATH": "no model file is run, so no environment is unpacked for it",
     "FORCE_CPU_ONLY_INPUT_TENSORS": "text goes to the tokenizer, on the CPU",
     "TRITON_RELEASE_MUTABLE_TENSORS": "no tensors are passed between backends",

@@ -386,6 +386,27 @@ def test_one_id_for_all(client: Any, tiny_server: Server, parameters: dict[str, 
     assert generated_tokens(tiny_server) - before == 6 * 30
 
 
+def test_one_id_for_two_and_a_timeout_of_one(client: Any, tiny_server: Server) -> None:
+    """A request whose time is over ends alone: not with all that have its id."""
+    before = generated_tokens(tiny_server)
+    ends: dict[int, queue.Queue[Answer]] = {timeout: queue.Queue() for timeout in (0, 200_000)}
+    for timeout, answers in ends.items():
+        client.async_infer(
+            "tiny",
+            inputs_of(grpcclient, {**GREEDY, "max_new_tokens": 1500}),
+            lambda result, error, answers=answers: answers.put((result, error)),
+            request_id="1",
+            timeout=timeout or None,
+        )
+    _, late = ends[200_000].get(timeout=WAIT_S)
+    assert late is not None
+    assert code_of(late) == "DEADLINE_EXCEEDED"
+    result, error = ends[0].get(timeout=WAIT_S)
+    assert error is None, error
+    assert result.get_response().id == "1"
+    assert generated_tokens(tiny_server) - before >= 1500
+
+
 def test_whole_answers_in_a_stream(client: Any, tiny_server: Server) -> None:
     """Without `stream: true` a request of a stream has one response, which is the final one."""
     stream = Stream(client)

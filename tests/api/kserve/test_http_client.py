@@ -217,10 +217,18 @@ def test_compression(client: Any, http: httpx.Client, algorithm: str, *, binary:
 def test_answers_are_not_compressed_unasked(http: httpx.Client) -> None:
     """Identity, another encoding and a weight of 0 get plain bytes."""
     values = {"text_input": PROMPTS * 10, "max_new_tokens": 8}
-    for accepted in ("identity", "gzip;q=0, deflate; q=0", "br"):
+    for accepted in ("identity", "gzip;q=0, deflate; q=0.00", "br"):
         answer = http.post(GENERATE, json=values, headers={"accept-encoding": accepted})
         assert "content-encoding" not in answer.headers
         assert len(answer.content) > 1024
+
+
+@pytest.mark.parametrize("accepted", ["gzip;q=0.5", "br;q=1.0, gzip ; q=0.001", "GZIP"])
+def test_a_weight_above_0_is_no_refusal(http: httpx.Client, accepted: str) -> None:
+    """However little a client likes it, it takes it."""
+    values = {"text_input": PROMPTS * 10, "max_new_tokens": 8}
+    answer = http.post(GENERATE, json=values, headers={"accept-encoding": accepted})
+    assert answer.headers["content-encoding"] == "gzip"
 
 
 def test_many_at_once(client: Any) -> None:
@@ -311,6 +319,11 @@ def test_unknown_model_and_version(client: Any, http: httpx.Client) -> None:
         ({"do_sample": 1}, "Input 'do_sample' is BOOL and was sent 1."),
         ({"text_input": "[1]"}, "text_input is a JSON list and no chat"),
         ({"timeout": -1}, "The parameter 'timeout' must be a whole number of microseconds"),
+        ({"id": 1.5}, "id is a number; send a string, or leave it out."),
+        (
+            {"parameters": [1]},
+            "parameters is a list; send an object of names and values, or leave it out.",
+        ),
     ],
 )
 @pytest.mark.parametrize("path", [GENERATE, STREAM])
@@ -321,6 +334,28 @@ def test_refusals(http: httpx.Client, path: str, values: dict[str, Any], message
     assert answer.headers["content-type"] == "application/json"
     assert list(answer.json()) == ["error"]
     assert answer.json()["error"].startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ({"inputs": {}}, "inputs is an object; send a list of objects."),
+        ({"inputs": ["a"]}, "inputs has a string in its list; send a list of objects alone."),
+        ({"outputs": True}, "outputs is a boolean; send a list of objects."),
+        (
+            {"inputs": [{"name": "a", "datatype": "BYTES", "shape": [1]}]},
+            "Input 'a' must have either data or the parameter binary_data_size; send one of them.",
+        ),
+        (
+            {"inputs": [{"name": "a", "datatype": "BYTES", "shape": [1], "data": "b"}]},
+            "The data of input 'a' must be a list; send one, flat or row by row.",
+        ),
+    ],
+)
+def test_bodies_of_another_shape(http: httpx.Client, body: Any, message: str) -> None:
+    """What is no request of /infer is a 400 that says what to send."""
+    answer = http.post("/v2/models/tiny/infer", json=body)
+    assert (answer.status_code, answer.json()) == (400, {"error": message})
 
 
 def test_wrong_datatype_by_the_client(client: Any) -> None:

@@ -80,6 +80,21 @@ def generate(http: httpx.Client, max_tokens: int = 8, **body: Any) -> dict[str, 
     return found
 
 
+def streamed(client: Any, values: dict[str, Any]) -> Iterator[Any]:
+    """The responses of one request over ModelStreamInfer, to the final one."""
+    answers: queue.Queue[Any] = queue.Queue()
+    client.start_stream(lambda result, error: answers.put((result, error)))
+    client.async_stream_infer("tiny", inputs_of(grpcclient, values, rows=True))
+    final = False
+    while not final:
+        result, error = answers.get(timeout=WAIT_S)
+        assert error is None, error
+        final = result.get_response().parameters["triton_final_response"].bool_param
+        yield result
+    client.stop_stream()
+    assert answers.empty()
+
+
 def test_metadata(client: Any) -> None:
     """The batch dimension is declared, as TensorRT-LLM's ensemble does, and is 1."""
     config = client.get_model_config("tiny", as_json=True)["config"]
@@ -171,6 +186,23 @@ def test_several_sequences(http: httpx.Client) -> None:
     answer = generate(http, num_return_sequences=2, top_k=50, **COUNTS)
     assert len({*answer["text_output"]}) == 2
     assert len(answer["num_output_tokens"]) == 2
+    assert (answer["sequence_index"], answer["batch_index"]) == ([0, 1], [0, 0])
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+def test_several_sequences_come_apart(client: Any, stream: bool) -> None:
+    """Over ModelStreamInfer each sequence has its own responses, told apart by sequence_index."""
+    values = {"text_input": PROMPT, "max_tokens": 8, "min_tokens": 8, "top_k": 50}
+    values |= {"num_return_sequences": 2, "stream": stream, **COUNTS}
+    texts, counts = {0: "", 1: ""}, {0: 0, 1: 0}
+    for result in streamed(client, values):
+        ((index,),) = result.as_numpy("sequence_index").tolist()
+        (text,) = texts_of(result)
+        texts[index] += text
+        ((count,),) = result.as_numpy("num_output_tokens").tolist()
+        counts[index] += count
+    assert counts == {0: 8, 1: 8}
+    assert texts[0] != texts[1]
 
 
 def test_log_probabilities_and_counts(client: Any, server: Server) -> None:
@@ -178,30 +210,23 @@ def test_log_probabilities_and_counts(client: Any, server: Server) -> None:
     values = {"text_input": PROMPT, "max_tokens": 8, "return_log_probs": True, **COUNTS}
     result = client.infer("tiny", inputs_of(grpcclient, values, rows=True))
     each = result.as_numpy("output_log_probs")
-    assert (each.shape, each.dtype) == ((1, 8), np.float32)
+    assert (each.shape, each.dtype) == ((1, 1, 8), np.float32)
     assert (each <= 0).all()
-    assert result.as_numpy("cum_log_probs").tolist() == [pytest.approx(each.sum(), rel=1e-3)]
-    assert result.as_numpy("num_output_tokens").tolist() == [8]
-    assert result.as_numpy("num_input_tokens").tolist() == [num_tokens(server, PROMPT)]
+    assert result.as_numpy("cum_log_probs").tolist() == [[pytest.approx(each.sum(), rel=1e-3)]]
+    assert result.as_numpy("num_output_tokens").tolist() == [[8]]
+    assert result.as_numpy("num_input_tokens").tolist() == [[num_tokens(server, PROMPT)]]
 
 
 def test_counts_of_a_stream_add_up(client: Any, server: Server) -> None:
     """Over ModelStreamInfer each response counts its own tokens and log probabilities."""
     values = {"text_input": PROMPT, "max_tokens": 16, "stream": True, "return_log_probs": True}
-    answers: queue.Queue[Any] = queue.Queue()
-    client.start_stream(lambda result, error: answers.put((result, error)))
-    inputs = inputs_of(grpcclient, values | COUNTS, rows=True)
-    client.async_stream_infer("tiny", inputs)
-    texts, counted, log_probs, final = [], 0, 0.0, False
-    while not final:
-        result, error = answers.get(timeout=WAIT_S)
-        assert error is None, error
+    texts, counted, log_probs = [], 0, 0.0
+    for result in streamed(client, values | COUNTS):
         texts += texts_of(result)
         counted += int(result.as_numpy("num_output_tokens").sum())
         log_probs += float(result.as_numpy("output_log_probs").sum())
-        assert log_probs == pytest.approx(float(result.as_numpy("cum_log_probs")[0]), rel=1e-3)
-        final = result.get_response().parameters["triton_final_response"].bool_param
-    client.stop_stream()
+        ((total,),) = result.as_numpy("cum_log_probs").tolist()
+        assert log_probs == pytest.approx(total, rel=1e-3)
     assert len(texts) > 2
     assert ("".join(texts), counted) == (greedy(server, PROMPT, 16), 16)
 
