@@ -12,7 +12,7 @@ Source: the traces beside Mooncake's paper (FAST '25).
 from __future__ import annotations
 
 import json
-import logging.handlers
+import logging
 import secrets
 import time
 from array import array
@@ -22,6 +22,7 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING
 
 from gemma_serve.errors import StartupError
+from gemma_serve.logs import RotatedFile
 
 if TYPE_CHECKING:
     from gemma_serve.profile.schema import Observability
@@ -73,7 +74,7 @@ class FlightRecorder:
 
     def __init__(self, path: str, max_bytes: int) -> None:
         self._salt = secrets.token_bytes(32)
-        ring = logging.handlers.RotatingFileHandler(path, maxBytes=max_bytes // 2, backupCount=1)
+        ring = RotatedFile(path, maxBytes=max_bytes // 2, backupCount=1)
         # Not by getLogger: this one has no parent that would print its lines.
         self._logger = logging.Logger("gemma_serve.flight")
         self._logger.addHandler(ring)

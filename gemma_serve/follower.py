@@ -52,6 +52,15 @@ def run(loaded: LoadedProfile, progress: Progress) -> int:
         GemmaServeError: the workers can't start; nothing is left running.
     """
     progress.wait_for_nobody()
+    try:
+        code, why = _run(loaded, progress)
+        progress.say(why)
+        return code
+    finally:
+        log_sink.wait_until_written()
+
+
+def _run(loaded: LoadedProfile, progress: Progress) -> tuple[int, str]:
     signals = StartSignals()
     adopt_orphans()
     try:
@@ -63,14 +72,11 @@ def run(loaded: LoadedProfile, progress: Progress) -> int:
                 from gemma_serve.engine import vllm
             arguments = plan.resolved.engine_kwargs()
             try:
-                code, why = 1, _follow(partial(vllm.follow, arguments), loaded, progress)
+                return 1, _follow(partial(vllm.follow, arguments), loaded, progress)
             except Exception as error:
                 raise startup_error(error, read_events(events)) from error
     except KeyboardInterrupt:
-        code, why = 0, "Stopped."
-    progress.say(why)
-    log_sink.wait_until_written()
-    return code
+        return 0, "Stopped."
 
 
 def _follow(

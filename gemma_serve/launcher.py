@@ -54,6 +54,9 @@ if TYPE_CHECKING:
 
 # How often a start is looked at for new events, and a drain for its end.
 POLL_S = 0.2
+# After SIGTERM under load the port stays open for so long, also when all is answered sooner: who
+# sends requests here may not know yet that they belong elsewhere, and is told so.
+LISTEN_S = 5.0
 # What an answer that is cut off gets to say so.
 CUT_OFF_S = 1.0
 # What vLLM's processes get to end by themselves before they are killed.
@@ -101,7 +104,8 @@ def run(loaded: LoadedProfile, progress: Progress) -> int:
             for objective, seconds in loaded.profile.slo.seconds().items():
                 metrics.SLO.labels(objective).set(seconds)
             kserve = KServe(state)
-            metrics.register(TritonCounters(kserve.statistics, kserve.version))
+            counters = TritonCounters(kserve.statistics, kserve.version, kserve.models)
+            metrics.register(counters)
             app = build_app(state, kserve)
             http = HttpServer(app, only_probes(app), ports, settings, limits)
             server = Server(plan, state, http, events, progress, kserve, keys, gate)
@@ -128,7 +132,7 @@ class Server:
     keys: KeyRing
     gate: Gate | None
     grpc: GrpcServer | None = None
-    num_signals: int = 0
+    signals: list[int] = field(default_factory=list)
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     # In a thread of its own, so that probes are answered and signals are heard. It has to live on:
     # vLLM's processes end with the thread that started them (`die_with_parent`).
@@ -148,7 +152,7 @@ class Server:
         if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup has it
             numbers.append(signal.SIGHUP)
         for number in numbers:
-            asyncio.get_running_loop().add_signal_handler(number, self._on_signal)
+            asyncio.get_running_loop().add_signal_handler(number, self._on_signal, number)
         try:
             await self.http.start()
             await self._start_grpc()
@@ -165,8 +169,8 @@ class Server:
             self.progress.say(STOPPED)
         return code
 
-    def _on_signal(self) -> None:
-        self.num_signals += 1
+    def _on_signal(self, number: int) -> None:
+        self.signals.append(number)
         self.stop.set()
 
     async def _unless_stopped(self, work: Coroutine[Any, Any, None]) -> bool:
@@ -304,15 +308,19 @@ class Server:
 
     async def _drain(self) -> None:
         """Wait for open requests, up to limits.drain_s; a second signal ends the wait."""
-        signals_before, loop = self.num_signals, asyncio.get_running_loop()
-        deadline_s = loop.time() + self.plan.loaded.profile.limits.drain_s
-        if self.state.open_requests and self.state.alive:
-            self.progress.say(f"Draining (open requests: {self.state.open_requests})...")
-        while self.state.open_requests and self.state.alive:
-            if loop.time() >= deadline_s or self.num_signals > signals_before:
-                self.progress.say(f"Cut off (open requests: {self.state.open_requests}).")
-                return
+        if not (self.state.open_requests and self.state.alive):
+            return
+        signals_before, loop = len(self.signals), asyncio.get_running_loop()
+        began_s, drain_s = loop.time(), self.plan.loaded.profile.limits.drain_s
+        # SIGINT comes from a person at the terminal, who sees that it ends.
+        listen_s = LISTEN_S if self.signals == [signal.SIGTERM] else 0.0
+        self.progress.say(f"Draining (open requests: {self.state.open_requests})...")
+        while self.state.alive and (self.state.open_requests or loop.time() < began_s + listen_s):
+            if loop.time() >= began_s + drain_s or len(self.signals) > signals_before:
+                break
             await asyncio.sleep(POLL_S)
+        if self.state.alive and self.state.open_requests:
+            self.progress.say(f"Cut off (open requests: {self.state.open_requests}).")
 
     async def _cut_off(self) -> None:
         """End what is still open with an error that says why, and let that arrive."""

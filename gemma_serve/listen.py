@@ -19,6 +19,7 @@ import uvicorn
 import uvloop
 from prometheus_client import make_asgi_app
 
+from gemma_serve.api.request_id import with_request_id
 from gemma_serve.errors import ProfileError, StartupError
 from gemma_serve.profile.schema import Limits, Tls
 from gemma_serve.profile.schema import Server as ServerSettings
@@ -186,7 +187,8 @@ class HttpServer:
         certificate = {"ssl_certfile": tls.certfile, "ssl_keyfile": tls.keyfile} if tls else {}
         self._servers = [(_server("http", app, limits, **certificate), ports.http)]
         if ports.metrics is not None:
-            self._servers.append((_server("metrics", make_asgi_app(), limits), ports.metrics))
+            shown = with_request_id(make_asgi_app())
+            self._servers.append((_server("metrics", shown, limits), ports.metrics))
         if ports.probe is not None:
             self._servers.append((_server("probe", probes, limits), ports.probe))
         allow_descriptors(len(self._servers) * limits.max_connections)

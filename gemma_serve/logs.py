@@ -121,7 +121,7 @@ def log_file(path: str, max_bytes: int, backups: int) -> logging.Handler:
     """
     if parent_process() is not None:
         return _FollowedFile(path, encoding="utf-8")
-    return _RotatedFile(path, maxBytes=max_bytes, backupCount=backups, encoding="utf-8")
+    return RotatedFile(path, maxBytes=max_bytes, backupCount=backups, encoding="utf-8")
 
 
 class _Counted(logging.Handler):
@@ -131,8 +131,8 @@ class _Counted(logging.Handler):
         log_sink.count_dropped()
 
 
-class _RotatedFile(_Counted, logging.handlers.RotatingFileHandler):
-    pass
+class RotatedFile(_Counted, logging.handlers.RotatingFileHandler):
+    """A file that becomes `.1`, `.2` ... when it is full."""
 
 
 class _FollowedFile(_Counted, logging.handlers.WatchedFileHandler):

@@ -64,7 +64,7 @@ CONNECTIONS_REFUSED = Counter(
 )
 LOG_LINES_DROPPED = Counter(
     "gemma_serve_log_lines_dropped_total",
-    "Lines of the server's log that could not be written: nobody reads it, or the disk is full.",
+    "Lines of the log or the flight recorder that could not be written: no reader, or a full disk.",
 )
 GRPC_REQUESTS = Counter(
     "gemma_serve_grpc_requests_total",
@@ -102,7 +102,7 @@ KEY_PROMPT_TOKENS = Counter(
 )
 KEY_GENERATION_TOKENS = Counter(
     "gemma_serve_key_generation_tokens_total",
-    "Generated tokens of completed requests, by the key's name.",
+    "Generated tokens, also of answers that were stopped or left, by the key's name.",
     ["key"],
 )
 KEY_REQUESTS = Counter(

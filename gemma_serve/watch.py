@@ -39,7 +39,7 @@ class EngineWatch:
         self.watchdog = Watchdog(limits.stall_s, limits.wedge_s)
         self.ping_every_s = limits.stall_s / PINGS_A_STALL
         # On a GPU the time of a worker's CPU says nothing: it may spin while the GPU hangs.
-        self.workers = Workers(events) if on_cpu else None
+        self.on_cpu, self.workers = on_cpu, Workers(events)
         self.ping: asyncio.Task[None] | None = None
         self.last_answer_s = time.monotonic()
 
@@ -100,13 +100,15 @@ class EngineWatch:
     def _sight(self) -> Sight:
         last_sign_s = max(self.engine.steps.last_step_s, self.last_answer_s)
         # The kernel is asked about the workers only where their silence may come to matter.
-        is_long = self.watchdog.silent_s > self.watchdog.stall_s / 2
+        if is_long := self.watchdog.is_long:
+            self.workers.sample()
         return Sight(
             now_s=time.monotonic(),
             last_sign_s=last_sign_s,
             requests=self.engine.num_requests(),
             waiting=self.engine.steps.waiting,
-            computing=bool(is_long and self.workers and self.workers.sample()),
+            computing=is_long and self.on_cpu and self.workers.computing,
+            stopped=is_long and self.workers.stopped,
         )
 
     def _ping_if_due(self) -> None:
@@ -117,6 +119,7 @@ class EngineWatch:
 
     async def _ping(self) -> None:
         sent_s = time.monotonic()
+        self.watchdog.asked()
         # A dead engine, which is noticed elsewhere.
         with contextlib.suppress(Exception):
             await self.engine.ping()

@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx
 import pytest
+from prometheus_client import REGISTRY
 
 from benchmarks.records import Run
 from benchmarks.workload.spec import Trace
@@ -58,6 +59,24 @@ def test_no_such_directory() -> None:
     """A file that can't be written ends the start, with a sentence."""
     with pytest.raises(StartupError, match=r"flight_recorder '/no/such/file' can't be written"):
         open_recorder(Observability(flight_recorder="/no/such/file"))
+
+
+def test_full_disk(capsys: pytest.CaptureFixture[str]) -> None:
+    """What a full disk does not take is counted; nobody's log is filled with it."""
+    recorder = FlightRecorder("/dev/full", 20_000)
+    flight = Flight(recorder)
+    flight.tokenised([1, 2, 3])
+    before = dropped_lines()
+
+    recorder.keep(flight, 1, OUTCOME)
+
+    assert dropped_lines() == before + 1
+    assert capsys.readouterr().err == ""
+
+
+def dropped_lines() -> float:
+    """As /metrics has it."""
+    return REGISTRY.get_sample_value("gemma_serve_log_lines_dropped_total") or 0.0
 
 
 def test_recorded_requests(serve_profile: ServeProfile, tiny_profile: Path, tmp_path: Path) -> None:

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import pytest
+import tritonclient.grpc as grpcclient
 import yaml
 from playwright.sync_api import expect
 
+from tests.api.kserve.triton_clients import inputs_of, metric
 from tests.conftest import TINY
 from tests.playground.browser import chromium, opened
 from tests.playground.writing import finish, sent_bodies, set_up, write
-from tests.servers import serving
+from tests.servers import Server, serving
 from tests.tiny_gemma import BOS, EOS
 from tests.tiny_gemma4 import (
     END_OF_TURN,
@@ -35,17 +38,24 @@ NAMED = {"type": "function", "function": {"name": "lamp"}}
 
 
 @pytest.fixture(scope="module")
-def http(
+def server(
     tmp_path_factory: pytest.TempPathFactory, engine_slot: contextlib.ExitStack
-) -> Iterator[httpx.Client]:
-    """A client of a server of the tiny Gemma 4."""
+) -> Iterator[Server]:
+    """A server of the tiny Gemma 4."""
     directory = tmp_path_factory.mktemp("gemma4")
     checkpoint = make_tiny_gemma4(directory / "checkpoint")
     profile = directory / "tiny4.yaml"
     profile.write_text(yaml.safe_dump(TINY | {"model": str(checkpoint)}))
     engine_slot.close()
-    running = serving(profile, ["server.playground=true"], directory / "log", dict(os.environ))
-    with running as server, server.client() as client:
+    overrides = ["server.playground=true", "server.grpc_port=0"]
+    with serving(profile, overrides, directory / "log", dict(os.environ)) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def http(server: Server) -> Iterator[httpx.Client]:
+    """A client of it."""
+    with server.client() as client:
         yield client
 
 
@@ -89,6 +99,36 @@ def test_chat(http: httpx.Client, tools: dict[str, Any], thinking: bool, stream:
     assert (THINK in rendered["token_ids"]) is thinking
     is_declared = tools.get("tool_choice", "auto") == "auto" and bool(tools)
     assert ("declaration:lamp" in rendered["prompt"]) is is_declared
+
+
+@pytest.mark.parametrize("carrier", ["HTTP", "gRPC"])
+def test_template_variables_of_a_triton_client(
+    http: httpx.Client, server: Server, carrier: str
+) -> None:
+    """chat_template_kwargs of a KServe v2 request change its prompt as OpenAI's do."""
+    assert _post(http).status_code == 200  # the series is there from the first answer on
+    values = {"text_input": json.dumps(HI), "max_new_tokens": 4, "do_sample": False}
+    lengths = []
+    for thinking in (False, True):
+        variables = {"enable_thinking": thinking}
+        want = _rendered(http, chat_template_kwargs=variables)["token_ids"]
+        before = _prompt_tokens(server)
+        if carrier == "HTTP":
+            body = values | {"chat_template_kwargs": variables}
+            answer = http.post("/v2/models/tiny/generate", json=body)
+            assert answer.status_code == 200, answer.text
+        else:
+            with grpcclient.InferenceServerClient(server.grpc_address) as client:
+                parameters = {"chat_template_kwargs": json.dumps(variables)}
+                client.infer("tiny", inputs_of(grpcclient, values), parameters=parameters)
+        assert _prompt_tokens(server) - before == len(want)
+        assert (THINK in want) is thinking
+        lengths.append(len(want))
+    assert lengths[0] < lengths[1]
+
+
+def _prompt_tokens(server: Server) -> float:
+    return metric(server, "gemma_serve_prompt_tokens_total", model="tiny")
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])

@@ -6,6 +6,7 @@ Every command runs in a session of its own, and every test asks whether somethin
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
@@ -13,12 +14,14 @@ import signal
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import psutil
 import pytest
 
+from gemma_serve import launcher
 from tests.commands import Command, Serve, at_terminal, running
 
 STOPPED = "Stopped before the server was ready."
@@ -205,8 +208,8 @@ def test_more_memory_than_the_machine(serve: Serve) -> None:
     with serve("kv_cache_memory_gib=400000") as command:
         assert command.ended() == 3
         assert command.last_line().startswith("gemma-serve: ")
-        assert "400000.0 GiB for the KV cache, and this machine has" in command.last_line()
-        assert "lower kv_cache_memory_gib." in command.last_line()
+        assert "400000.0 GiB for the KV cache that it is given" in command.last_line()
+        assert "; use kv_cache_memory_gib: " in command.last_line()
         assert "Importing vLLM" not in command.output()
 
 
@@ -327,6 +330,7 @@ def assert_answers_while_vllm_is_imported(client: httpx.Client) -> None:
     }.items():
         answer = client.get(path)
         assert (answer.status_code, answer.headers["connection"]) == (status, "close")
+        assert answer.headers["x-request-id"]
     refused = client.post("/v1/messages", json=LONG_CHAT)
     assert refused.json()["error"]["type"] == "overloaded_error"
     assert int(refused.headers["retry-after"]) > 0
@@ -434,3 +438,43 @@ def test_ctrl_c_drains_and_a_second_one_does_not_wait(tiny_profile: Path, tmp_pa
         assert json.loads(events_of(endless)[-1])["error"]["code"] == "draining"
         assert command.ended() == 0
         assert "Cut off (open requests: 1)." in command.output()
+
+
+@pytest.mark.parametrize(
+    ("number", "num_open", "listens"),
+    [(signal.SIGTERM, 1, True), (signal.SIGTERM, 0, False), (signal.SIGINT, 1, False)],
+    ids=["under load", "idle", "Ctrl-C"],
+)
+def test_port_stays_open_for_a_while(
+    monkeypatch: pytest.MonkeyPatch, number: int, num_open: int, listens: bool
+) -> None:
+    """After SIGTERM under load, also when all is answered; a second signal ends that too."""
+    monkeypatch.setattr(launcher, "LISTEN_S", 3600.0)
+    monkeypatch.setattr(launcher, "POLL_S", 0.001)
+    limits = SimpleNamespace(drain_s=7200.0)
+    plan = SimpleNamespace(loaded=SimpleNamespace(profile=SimpleNamespace(limits=limits)))
+    state = SimpleNamespace(open_requests=num_open, alive=True)
+    rest: Any = SimpleNamespace(say=lambda _: None)
+    server = launcher.Server(
+        plan,  # type: ignore[arg-type]
+        state,  # type: ignore[arg-type]
+        http=rest,
+        events=Path(),
+        progress=rest,
+        kserve=rest,
+        keys=rest,
+        gate=None,
+    )
+
+    async def drain() -> bool:
+        server._on_signal(number)
+        draining = asyncio.create_task(server._drain())
+        await asyncio.sleep(0)
+        state.open_requests = 0
+        await asyncio.sleep(0.1)
+        still_open = not draining.done()
+        server._on_signal(signal.SIGTERM)
+        await draining
+        return still_open
+
+    assert asyncio.run(drain()) is listens

@@ -14,6 +14,7 @@ from gemma_serve.api.errors import install_error_handlers
 from gemma_serve.api.kserve.service import KServe
 from gemma_serve.api.limits import LimitBody
 from gemma_serve.api.observe import Observe
+from gemma_serve.api.request_id import with_request_id
 from gemma_serve.api.state import ServerState
 from gemma_serve.errors import NotFoundError
 
@@ -30,7 +31,7 @@ def build_app(state: ServerState, kserve: KServe | None = None) -> ASGIApp:
     """
     server = state.profile.server
     app: ASGIApp = build_routes(state, kserve or KServe(state))
-    app = LimitBody(app, state.max_body_bytes, state.profile.limits.max_held_bytes)
+    app = LimitBody(app, state.max_body_bytes, state.held)
     if state.keys:
         pages = playground.OPEN_PATHS if server.playground else frozenset()
         separates = not server.shared_prefix_cache
@@ -51,7 +52,8 @@ def only_probes(app: ASGIApp) -> ASGIApp:
                 f"This port has {', '.join(sorted(OPEN_PATHS))} alone; use server.port.",
                 code="unknown_route",
             )
-            await error_response(error, scope["path"])(scope, receive, send)
+            answer = error_response(error, scope["path"])
+            await with_request_id(answer)(scope, receive, send)
         else:
             await app(scope, receive, send)
 

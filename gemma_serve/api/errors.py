@@ -27,10 +27,20 @@ NOT_SERVED = {
     "/v1/audio/speech": "speech",
     "/v1/audio/transcriptions": "transcriptions",
 }
+WHERE_ROUTES_ARE = (
+    "OpenAI's begin with /v1/, Anthropic's with /v1/messages, KServe's with /v2/; mend the path"
+)
 
 
-def from_http_exception(error: HTTPException, method: str, path: str) -> GemmaServeError:
-    """A routing error of Starlette's (no such route, no such method, an unreadable body)."""
+def from_http_exception(
+    error: HTTPException, method: str, path: str, *, has_docs: bool
+) -> GemmaServeError:
+    """
+    A routing error of Starlette's (no such route, no such method, an unreadable body).
+
+    Args:
+        has_docs: Whether there is a page that lists the routes.
+    """
     if isinstance(error.__cause__, GemmaServeError):
         return error.__cause__
     if error.status_code == 404:
@@ -41,9 +51,9 @@ def from_http_exception(error: HTTPException, method: str, path: str) -> GemmaSe
                 "use /v1/chat/completions, /v1/responses or /v1/messages.",
                 code="not_supported",
             )
+        where = "/docs lists those there are" if has_docs else WHERE_ROUTES_ARE
         return NotFoundError(
-            f"There is no route {method} {path[:200]!r}; /docs lists those there are.",
-            code="unknown_route",
+            f"There is no route {method} {path[:200]!r}; {where}.", code="unknown_route"
         )
     if error.status_code == 405:
         allowed = (error.headers or {}).get("Allow", "another method")
@@ -88,7 +98,9 @@ def install_error_handlers(app: FastAPI) -> None:
     @app.exception_handler(HTTPException)
     async def not_routed(request: Request, error: HTTPException) -> Response:
         path = request.scope["path"]
-        response = error_response(from_http_exception(error, request.method, path), path)
+        has_docs = app.docs_url is not None
+        refusal = from_http_exception(error, request.method, path, has_docs=has_docs)
+        response = error_response(refusal, path)
         if error.status_code == 405 and error.headers:
             response.headers["allow"] = error.headers.get("Allow", "")
         return response

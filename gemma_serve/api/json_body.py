@@ -27,9 +27,12 @@ MAX_NUMBERS = 1_000_000
 # The types of the protocols: OpenAI's seed is an int64, KServe has UINT64.
 MIN_INTEGER, MAX_INTEGER = -(2**63), 2**64 - 1
 MAX_INTEGER_DIGITS = 20
-STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
-EMPTY = re.compile(rb"\[\s*\]|\{\s*\}")
-NUMBER_IN_LIST = re.compile(rb"(?<=[\[,])\s*[-0-9]")
+# Each byte is looked at once, whatever comes: a string that is not closed ends where the body does,
+# else every quote in it would be tried as another one's beginning.
+STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL)
+EMPTY = re.compile(rb"\[\s*+\]|\{\s*+\}")
+NUMBER_IN_LIST = re.compile(rb"[\[,]\s*+[-0-9]")
+OPENING = frozenset(b"[{")
 NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 
 
@@ -108,11 +111,18 @@ def _check_size(body: bytes, limits: Limits) -> None:
             f"The body has {numbers} numbers in lists; at most {MAX_NUMBERS} are allowed, so send "
             "fewer."
         )
-    brackets = bare.translate(None, NO_BRACKETS)
-    for _ in range(limits.max_json_depth):
-        brackets = EMPTY.sub(b"", brackets)  # one level: what is within another's is left
-    if brackets:
+    if _is_deeper(bare.translate(None, NO_BRACKETS), limits.max_json_depth):
         raise _too_deep(limits)
+
+
+def _is_deeper(brackets: bytes, max_depth: int) -> bool:
+    """In one pass; whether each bracket is closed by its like, the decoder will see."""
+    depth = 0
+    for bracket in brackets:
+        depth += 1 if bracket in OPENING else -1
+        if not 0 <= depth <= max_depth:
+            return depth > 0
+    return False
 
 
 def _too_many(limits: Limits) -> PayloadTooLargeError:

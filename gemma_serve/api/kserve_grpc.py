@@ -12,7 +12,7 @@ from collections.abc import (
     Callable,
     Iterator,
 )
-from contextlib import aclosing, contextmanager
+from contextlib import aclosing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,12 +25,15 @@ from tritonclient.grpc import service_pb2_grpc
 
 from gemma_serve import logs, metrics
 from gemma_serve.api.budget import header_seconds
+from gemma_serve.api.held import Hold
 from gemma_serve.api.keys import Key, KeyRing
 from gemma_serve.api.kserve import describe
+from gemma_serve.api.kserve.grpc_ids import NameCalls, name_call
 from gemma_serve.api.kserve.grpc_messages import read_request, write_response
 from gemma_serve.api.kserve.grpc_unreadable import UNREADABLE, RefuseUnreadable
-from gemma_serve.api.kserve.service import SAFE_ID, TRACE_HEADERS, InferRequest, KServe
+from gemma_serve.api.kserve.service import TRACE_HEADERS, InferRequest, KServe
 from gemma_serve.api.observe import begin_flight, end_flight, log_access, open_request
+from gemma_serve.api.request_id import HEADER, harmless_id
 from gemma_serve.api.state import ServerState
 from gemma_serve.engine.cache_salt import cache_salt, salt_of
 from gemma_serve.errors import (
@@ -158,8 +161,8 @@ class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[m
         """The whole answer."""
 
         async def infer() -> Any:
-            with self.counted("ModelInfer"):
-                read = self._read(request, context, may_stream=False)
+            with self.counted("ModelInfer"), Hold(self.state.held) as hold:
+                read = self._read(request, context, hold, may_stream=False)
                 async with aclosing(self.service.infer(read)) as responses:
                     return write_response(await anext(responses))
 
@@ -181,7 +184,7 @@ class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[m
         except GemmaServeError as error:
             code = code_of(error).name
             raise
-        except (asyncio.CancelledError, grpc.aio.BaseError):
+        except (asyncio.CancelledError, grpc.aio.BaseError, _NobodyReadsError):
             code = "CANCELLED"  # by its client, or with its stream
             raise
         except Exception:
@@ -195,20 +198,25 @@ class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[m
             if self.state.profile.observability.access_log:
                 log_access(outcome, time.perf_counter() - began_s, facts)
 
-    def _read(self, request: Any, context: Context, *, may_stream: bool) -> InferRequest:
+    def _read(
+        self, request: Any, context: Context, hold: Hold, *, may_stream: bool
+    ) -> InferRequest:
         metadata = dict(context.invocation_metadata() or ())
+        id_ = harmless_id(str(metadata.get(HEADER, "")), request.id)
+        logs.request_facts.set({"request_id": id_})
+        if not may_stream:  # a stream has many, and the id that it came with
+            name_call(context, id_)
         key = find_key(self.state.keys, metadata.items()) if self.state.keys else None
         if self.state.keys and key is None:  # a stream may have outlived its key
             raise AuthenticationError(UNKNOWN_KEY)
         if key is not None and not self.state.profile.server.shared_prefix_cache:
             cache_salt.set(salt_of(key.tenant))
-        id_ = str(metadata.get("x-request-id", ""))
-        logs.request_facts.set({"request_id": id_ if SAFE_ID.fullmatch(id_) else request.id[:128]})
+        hold.add(request.ByteSize())
         return read_request(
             request,
             may_stream=may_stream,
             timeout_s=_sooner(context.time_remaining(), header_seconds(metadata)),
-            request_id=id_ if SAFE_ID.fullmatch(id_) else "",
+            request_id=id_,
             trace_headers={name: str(metadata[name]) for name in TRACE_HEADERS if name in metadata},
             key=key,
         )
@@ -229,28 +237,61 @@ for _method in NOT_SERVED:
     setattr(Servicer, _method, _refuse(_method))
 
 
+class _NobodyReadsError(Exception):
+    """A client has taken nothing of its stream for `limits.write_timeout_s`."""
+
+
 class _Stream:
     """One ModelStreamInfer: many requests in, their responses out as they come."""
 
     def __init__(self, servicer: Servicer, context: Context) -> None:
         self.servicer, self.context = servicer, context
+        self.limits = servicer.state.profile.limits
         self.free = asyncio.Semaphore(MAX_STREAM_REQUESTS)
         self.writing = asyncio.Lock()  # gRPC takes one message at a time
+        self.answering: set[asyncio.Task[None]] = set()
 
     async def answer_all(self, requests: AsyncIterator[Any]) -> None:
         """Answer until the client has said all; cancelled, until every request has left."""
+        # The error is of a stream that `_end` has ended meanwhile, and gRPC knows it already.
         async with asyncio.TaskGroup() as group:
-            async for request in requests:
-                await self.free.acquire()
-                group.create_task(self._answer(request))
+            with suppress(grpc.aio.BaseError):
+                await self.free.acquire()  # first: what is not read waits in the connection
+                async for request in requests:
+                    task = group.create_task(self._answer(request))
+                    self.answering.add(task)
+                    task.add_done_callback(self.answering.discard)
+                    await self.free.acquire()
 
     async def _answer(self, request: Any) -> None:
         try:
-            await self._infer_or_refuse(request)
+            if not self.context.done():
+                await self._infer_or_refuse(request)
+        except _NobodyReadsError:
+            await self._end()
         except grpc.aio.BaseError:
             pass  # nothing can be written any more, and gRPC cancels the stream
         finally:
             self.free.release()
+
+    async def _end(self) -> None:
+        """
+        End the stream of a client that takes nothing of it, with all of its requests.
+
+        Not by an exception out of `answer_all`: that would cancel its waiting for the next message,
+        which gRPC then writes to memory that is free. So it waits on, for the client's end.
+        """
+        if self.context.done():
+            return
+        for task in self.answering - {asyncio.current_task()}:
+            task.cancel()
+        with suppress(grpc.aio.BaseError):
+            # What is on its way comes first, should the client read again.
+            await self.context.abort(
+                grpc.StatusCode.CANCELLED,
+                f"Nothing of the answers was read for {self.limits.write_timeout_s:g} s "
+                "(limits.write_timeout_s); read them as they come.",
+            )
 
     async def _infer_or_refuse(self, request: Any) -> None:
         if request is None:
@@ -260,7 +301,7 @@ class _Stream:
             # The request, not the stream, which its client may keep open and say nothing.
             with self.servicer.counted("ModelStreamInfer"):
                 await self._infer(request)
-        except grpc.aio.BaseError:
+        except (grpc.aio.BaseError, _NobodyReadsError):
             raise
         except GemmaServeError as error:
             await self._refuse(request, error)
@@ -269,12 +310,13 @@ class _Stream:
             await self._refuse(request, InternalError("The server failed on this request."))
 
     async def _infer(self, request: Any) -> None:
-        read = self.servicer._read(request, self.context, may_stream=True)
-        async with aclosing(self.servicer.service.infer(read)) as responses:
-            async for response in responses:
-                # From here, without a queue between: a client that reads slowly is waited for.
-                said = pb.ModelStreamInferResponse(infer_response=write_response(response))
-                await self._write(said)
+        with Hold(self.servicer.state.held) as hold:
+            read = self.servicer._read(request, self.context, hold, may_stream=True)
+            async with aclosing(self.servicer.service.infer(read)) as responses:
+                async for response in responses:
+                    # From here, without a queue between: a slow reader is waited for.
+                    said = pb.ModelStreamInferResponse(infer_response=write_response(response))
+                    await self._write(said)
 
     async def _refuse(self, request: Any, error: GemmaServeError) -> None:
         whose = pb.ModelInferResponse(model_name=request.model_name, id=request.id)
@@ -283,7 +325,11 @@ class _Stream:
 
     async def _write(self, response: Any) -> None:
         async with self.writing:
-            await self.context.write(response)
+            try:
+                async with asyncio.timeout(self.limits.write_timeout_s):
+                    await self.context.write(response)
+            except TimeoutError:
+                raise _NobodyReadsError from None
 
 
 async def _answered(context: Context, work: Awaitable[Any]) -> Any:
@@ -294,7 +340,8 @@ async def _answered(context: Context, work: Awaitable[Any]) -> Any:
         # Source: https://github.com/grpc/proposal/blob/master/A6-client-retries.md#pushback
         after_s = error.retry_after_s
         pushback = (("grpc-retry-pushback-ms", str(after_s * 1000)),) if after_s else ()
-        await context.abort(code_of(error), error.message[:MAX_MESSAGE_CHARS], pushback)
+        metadata = (*(context.trailing_metadata() or ()), *pushback)
+        await context.abort(code_of(error), error.message[:MAX_MESSAGE_CHARS], metadata)
 
 
 def _sooner(*seconds: float | None) -> float | None:
@@ -379,13 +426,18 @@ class GrpcServer:
         max_bytes = service.state.max_body_bytes
         self.settings = settings
         self._server = grpc.aio.server(
-            # Keys first: nothing is read for who has none.
-            interceptors=[*([Authenticate(keys)] if keys else []), RefuseUnreadable()],
+            # Keys before messages: nothing is read for who has none.
+            interceptors=[
+                NameCalls(),
+                *([Authenticate(keys)] if keys else []),
+                RefuseUnreadable(),
+            ],
             options=[
                 # Another program on this port would share its requests without a word.
                 ("grpc.so_reuseport", 0),
                 ("grpc.max_receive_message_length", max_bytes),
                 ("grpc.max_send_message_length", -1),
+                *_keepalive(service.state.profile.limits.write_timeout_s),
             ],
         )
         service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(Servicer(service), self._server)
@@ -410,6 +462,21 @@ class GrpcServer:
     async def stop(self) -> None:
         """Close the port; what is still being answered is cut off."""
         await self._server.stop(grace=1)
+
+
+def _keepalive(timeout_s: float) -> list[tuple[str, int]]:
+    """
+    Close connections whose other end takes nothing, as `wire/accept.py` does for HTTP.
+
+    gRPC makes a TCP_USER_TIMEOUT of the keep-alive's, and pings while there are calls: by the first
+    a machine that is gone is noticed, by the second a process that stands still.
+
+    Source: https://github.com/grpc/proposal/blob/master/A18-tcp-user-timeout.md
+    """
+    timeout_ms = max(min(round(timeout_s * 1000), 2**31 - 1), 1)
+    names = ("grpc.keepalive_time_ms", "grpc.keepalive_timeout_ms", "grpc.http2.ping_timeout_ms")
+    # However long an answer is in coming: else there were two pings, and then one a minute.
+    return [*((name, timeout_ms) for name in names), ("grpc.http2.max_pings_without_data", 0)]
 
 
 def _credentials(tls: Tls) -> grpc.ServerCredentials:

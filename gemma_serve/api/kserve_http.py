@@ -18,6 +18,7 @@ from starlette.types import Send
 from gemma_serve.api.auth import KEY
 from gemma_serve.api.budget import header_seconds
 from gemma_serve.api.error_body import FAILED_STATUS, KSERVE_PREFIX, error_body
+from gemma_serve.api.held import HOLD
 from gemma_serve.api.kserve import describe
 from gemma_serve.api.kserve.http_body import (
     HEADER_LENGTH,
@@ -66,12 +67,13 @@ def limits_of(request: Request) -> Limits:
 
 async def read_body(request: Request) -> bytes:
     """
-    The body, decompressed; the limit of a body holds for what comes out of it too.
+    The body, decompressed; the limits of bodies hold for what comes out of it too.
 
     Raises:
         MediaTypeError: another compression than gzip and deflate.
         RequestError: the data is damaged, or the client left before it was whole.
         PayloadTooLargeError: it is larger than `limits.max_body_bytes`.
+        UnavailableError: all bodies together have no room for it.
     """
     try:
         body = await request.body()
@@ -85,7 +87,9 @@ async def read_body(request: Request) -> bytes:
         raise MediaTypeError(
             f"The content encoding {encoding[:40]!r} is not known; use gzip, deflate or none."
         )
-    return _decompressed(body, encoding, server_state(request).max_body_bytes)
+    data = _decompressed(body, encoding, server_state(request).max_body_bytes)
+    request.scope[HOLD].add(len(data))
+    return data
 
 
 def _decompressed(body: bytes, encoding: str, max_bytes: int) -> bytes:
@@ -102,6 +106,11 @@ def _decompressed(body: bytes, encoding: str, max_bytes: int) -> bytes:
         )
     if not inflate.eof:
         raise RequestError(f"The {encoding} data of the body ends too early; send it whole.")
+    if inflate.unused_data:
+        raise RequestError(
+            f"After its {encoding} data the body has {len(inflate.unused_data)} more bytes, which "
+            "are none of it; send the data alone, compressed as one piece."
+        )
     return data
 
 
@@ -255,12 +264,21 @@ def _compressed(raw_request: Request, response: Response) -> Response:
     if len(response.body) < MIN_COMPRESSED_BYTES:
         return response
     for encoding, compress in (("gzip", gzip.compress), ("deflate", zlib.compress)):
-        if encoding in accepted and f"{encoding};q=0" not in accepted.replace(" ", ""):
+        if _takes(accepted, encoding):
             response.body = compress(bytes(response.body))
             response.headers["content-length"] = str(len(response.body))
             response.headers["content-encoding"] = encoding
             break
     return response
+
+
+def _takes(accepted: str, encoding: str) -> bool:
+    """Whether an Accept-Encoding names a coding, with a weight above 0 if with one."""
+    for one in accepted.replace(" ", "").split(","):
+        name, _, weight = one.partition(";q=")
+        if name == encoding:
+            return not weight or weight.strip("0.") != ""
+    return False
 
 
 class ResponseStream(StreamingResponse):

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 import time
-import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -16,14 +14,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gemma_serve import logs, metrics
 from gemma_serve.api.error_body import FAILED_STATUS, error_response
+from gemma_serve.api.request_id import request_id_of
 from gemma_serve.api.state import ServerState
 from gemma_serve.api.tracing import begin_span, end_span
 from gemma_serve.chat.prompts import on_token_ids
 from gemma_serve.flight import Flight
 
 access = logging.getLogger("gemma_serve.access")
-# A client's own id is kept when it can do no harm in a header or a log line.
-REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")
 
 
 class Observe:
@@ -152,14 +149,3 @@ def log_access(outcome: Mapping[str, str], duration_s: float, facts: Mapping[str
 
 
 METHODS = frozenset({"GET", "POST", "HEAD", "OPTIONS", "PUT", "PATCH", "DELETE"})
-
-
-def request_id_of(scope: Scope) -> bytes:
-    """The client's x-request-id, or a new one put among the headers, where vLLM looks for it."""
-    for name, value in scope["headers"]:
-        if name == b"x-request-id" and REQUEST_ID.fullmatch(value):
-            return bytes(value)
-    made = uuid.uuid4().hex.encode()
-    kept = [(name, value) for name, value in scope["headers"] if name != b"x-request-id"]
-    scope["headers"] = [*kept, (b"x-request-id", made)]
-    return made

@@ -9,6 +9,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gemma_serve.api.error_body import error_response
+from gemma_serve.api.request_id import with_request_id
 from gemma_serve.api.state import Phase, ServerState
 
 
@@ -62,4 +63,4 @@ def starting_app(state: ServerState) -> ASGIApp:
         answer.headers["connection"] = "close"  # the routes are another server's connections
         await answer(scope, receive, send)
 
-    return app
+    return with_request_id(app)

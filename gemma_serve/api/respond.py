@@ -14,7 +14,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from gemma_serve import logs, metrics
-from gemma_serve.api.admission import demand_of
+from gemma_serve.api.admission import Slot, demand_of
 from gemma_serve.api.auth import KEY
 from gemma_serve.api.budget import body_seconds, header_seconds
 from gemma_serve.api.error_body import FAILED_STATUS, error_event
@@ -22,6 +22,7 @@ from gemma_serve.api.state import ServerState
 from gemma_serve.chat.prompts import applied_rules, on_tokenised
 from gemma_serve.engine.deadline import Deadline
 from gemma_serve.engine.vllm import Engine, response_events, translated
+from gemma_serve.engine.work import on_work
 from gemma_serve.errors import GemmaServeError, InternalError, MediaTypeError
 
 logger = logging.getLogger("gemma_serve.api")
@@ -70,14 +71,14 @@ async def respond_in_turn(
         deadline, text = _deadline(request, body), body if admission.bounds.counts_tokens else None
         demand = demand_of(asked, text, deadline, request.scope.get(KEY))
         slot = held.enter_context(await admission.enter(demand))
-        request.state.slot = slot
         on_tokenised.set(slot.tokenised)
+        on_work.set(slot.begun)
         async with deadline.enforced(first_token=demand.stream):
             response = await respond(request, call, model=asked.model, **dump)
         if isinstance(response, EventStream):
             if _is_text(request):  # the Responses API announces an answer before it begins
                 slot.first_token()
-            response.keep(held.pop_all(), deadline)
+            response.keep(slot, held.pop_all(), deadline)
     return response
 
 
@@ -152,13 +153,17 @@ class EventStream(StreamingResponse):
         self.headers["x-accel-buffering"] = "no"  # nginx would hold events back
         self.request, self.engine, self.model, self.first = request, engine, model, first
         self.rest, self.place, self.deadline = rest, ExitStack(), Deadline()
+        self.slot: Slot | None = None
 
-    def keep(self, place: ExitStack, deadline: Deadline) -> None:
+    def keep(self, slot: Slot, place: ExitStack, deadline: Deadline) -> None:
         """Keep the request's place with the engine, and to its deadline, until the last event."""
-        self.place, self.deadline = place, deadline
+        self.slot, self.place, self.deadline = slot, place, deadline
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         with self.place:
+            if self.slot is not None:
+                # Another task than the handler's, and responses come to the engine only here.
+                on_work.set(self.slot.begun)
             await super().__call__(scope, receive, send)
 
     async def stream_response(self, send: Send) -> None:
@@ -205,8 +210,6 @@ def _count(request: Request, engine: Engine, model: str | None, usage: Any) -> N
     prompt_tokens = _first(usage, "prompt_tokens", "input_tokens")
     answer_tokens = _first(usage, "completion_tokens", "output_tokens")
     metrics.count_tokens(model if model in names else names[0], prompt_tokens, answer_tokens)
-    if (slot := getattr(request.state, "slot", None)) is not None:
-        slot.generated(answer_tokens)
     logs.note(prompt_tokens=prompt_tokens, answer_tokens=answer_tokens)
 
 

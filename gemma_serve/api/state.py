@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from gemma_serve.api.admission import Admission
+from gemma_serve.api.held import HeldBytes
 from gemma_serve.engine.watchdog import Progress
 from gemma_serve.errors import UnavailableError
 
@@ -50,6 +51,7 @@ class ServerState:
 
     def __post_init__(self) -> None:
         self.admission = Admission(self.profile.limits, self.profile.slo, self.keys)
+        self.held = HeldBytes(self.profile.limits.max_held_bytes)
 
     def become_ready(self) -> None:
         """The start is over: take requests, unless a signal came first."""

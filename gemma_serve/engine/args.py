@@ -146,14 +146,11 @@ def _lora(context: Context) -> Derived:
 
 
 def _limits(context: Context) -> Derived:
-    limits = context.profile.limits
-    for key, argument in (
-        ("max_queued_requests", "max_num_queued_reqs"),
-        ("max_queued_tokens", "max_num_queued_tokens"),
-    ):
-        if (value := getattr(limits, key)) is not None:
-            origin = context.origin(f"limits.{key}")
-            yield Setting(argument, value, origin, "more than this is 503, with Retry-After")
+    # Not max_queued_tokens: vLLM would hold one key's tokens against another's request.
+    if (value := context.profile.limits.max_queued_requests) is not None:
+        origin = context.origin("limits.max_queued_requests")
+        reason = "more than this is 503, with Retry-After"
+        yield Setting("max_num_queued_reqs", value, origin, reason)
 
 
 def _traces(context: Context) -> Derived:

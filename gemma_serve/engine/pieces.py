@@ -59,6 +59,7 @@ class Part:
     cumulative_logprob: float | None = None
     logprobs: list[JsonObject] | None = None  # per token: id -> logprob, rank, decoded_token
     tool_calls: list[JsonObject] | None = None  # as OpenAI writes them
+    index: int = 0  # which of several answers (`n`) it belongs to
 
 
 @dataclass(frozen=True)

@@ -40,21 +40,26 @@ def adopt_orphans() -> None:
         ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
-def die_with_parent() -> None:
+def die_with_parent(parent_pid: int | None = None) -> None:
     """
     Have the kernel kill this process when the one that started it dies, however it dies (Linux).
 
     To the kernel the parent is a thread: the one that starts vLLM's processes has to outlive them.
     A process that hangs, or was stopped, can't watch its parent itself.
 
+    Args:
+        parent_pid: The one that started it. Default: as `multiprocessing` knows it, if at all.
+
     Source: prctl(2), PR_SET_PDEATHSIG
     """
-    parent = parent_process()
-    if parent is None:
-        return
+    if parent_pid is None:
+        parent = parent_process()
+        if parent is None or parent.pid is None:
+            return
+        parent_pid = parent.pid
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent.pid:
+    if os.getppid() != parent_pid:
         # It was dead before the kernel was asked, and nobody will tell.
         os.kill(os.getpid(), signal.SIGKILL)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,39 +36,41 @@ def is_stopped(process: psutil.Process) -> bool:
 
 @dataclass
 class Workers:
-    """Whether the processes that compute do so, from one sample of their CPU time to the next."""
+    """Whether the engine's processes compute, from one sample of their CPU time to the next."""
 
     events: Path
     computing: bool = False
+    stopped: bool = False  # whether one of them is kept from running, at the last sample
     _sampled_s: float = field(default=float("-inf"))
     _cpu_s: dict[int, float] = field(default_factory=dict)
 
-    def sample(self) -> bool:
-        """Whether every worker has computed since the last sample, and none was stopped."""
+    def sample(self) -> None:
+        """See whether every worker has computed since the last sample, and none was stopped."""
         now_s = time.monotonic()
         since_s = now_s - self._sampled_s
         if since_s < MIN_SAMPLE_S:
-            return self.computing
+            return
         cpu_s: dict[int, float] = {}
         with contextlib.suppress(psutil.Error):  # one that ends meanwhile
-            cpu_s = dict(self._cpu_times())
+            processes = engine_processes(self.events)
+            self.stopped = any(map(is_stopped, processes))
+            cpu_s = dict(_cpu_times(processes))
         known = bool(cpu_s) and cpu_s.keys() <= self._cpu_s.keys()
         self.computing = known and all(
             total_s - self._cpu_s[pid] >= COMPUTING_SHARE * since_s
             for pid, total_s in cpu_s.items()
         )
         self._sampled_s, self._cpu_s = now_s, cpu_s
-        return self.computing
 
-    def _cpu_times(self) -> Iterator[tuple[int, float]]:
-        processes = engine_processes(self.events)
-        parents = {process.ppid() for process in processes}
-        for process in processes:
-            # An engine core that has workers only waits for them.
-            if process.pid not in parents:
-                yield process.pid, _cpu_s(process)
-            elif is_stopped(process):
-                yield process.pid, 0.0
+
+def _cpu_times(processes: Sequence[psutil.Process]) -> Iterator[tuple[int, float]]:
+    parents = {process.ppid() for process in processes}
+    for process in processes:
+        # An engine core that has workers only waits for them.
+        if process.pid not in parents:
+            yield process.pid, _cpu_s(process)
+        elif is_stopped(process):
+            yield process.pid, 0.0
 
 
 def _cpu_s(process: psutil.Process) -> float:

@@ -6,7 +6,8 @@ steps. So an idle engine gives signs, and one with a thousand requests in its qu
 alone never looks like a hang. Only a step that lasts can; what is waited for is the longest of
 
 - the bound that the profile sets (`limits.stall_s`, `limits.wedge_s`), and
-- `PATIENCE` times the slowest step seen, as pings measure it;
+- `PATIENCE` times the slowest step seen, as pings measure it, where nothing but the step kept them
+  waiting: neither a stall nor a signal that stopped the engine for a while;
 
 and on a CPU, as long as every worker computes (its CPU time grows), nothing is called a hang: the
 first prefill of a large chunk may take minutes there.
@@ -45,6 +46,7 @@ class Sight:
     requests: int = 0  # in its hands
     waiting: int = 0  # of those, by the scheduler
     computing: bool = False  # whether the kernel sees every worker compute
+    stopped: bool = False  # whether it sees one that a signal keeps from running
 
 
 class Watchdog:
@@ -55,16 +57,28 @@ class Watchdog:
         self.silent_s = 0.0
         self.slowest_step_s = 0.0
         self._last_sign_s = self._last_look_s = float("-inf")
+        self._is_measured = True  # whether the ping that is under way tells of a step
+
+    @property
+    def is_long(self) -> bool:
+        """Whether it matters what keeps the engine: such a silence may raise a bound."""
+        return self.silent_s > self.stall_s / PATIENCE
+
+    def asked(self) -> None:
+        """A ping is sent."""
+        self._is_measured = True
 
     def answered(self, step_s: float) -> None:
         """A ping was answered after so long: the rest of the step that it came into."""
-        # What was called a stall is no measure of a step.
-        if self.silent_s < self.stall_s:
+        # Else each stop would have the next one seen later.
+        if self._is_measured:
             self.slowest_step_s = max(self.slowest_step_s, step_s)
 
     def look(self, sight: Sight) -> Progress:
         """What this sight means, after those before it."""
         self._count_silence(sight)
+        if sight.stopped or self.silent_s >= self.stall_s:
+            self._is_measured = False
         if not sight.computing:
             patience_s = PATIENCE * self.slowest_step_s
             if self.silent_s >= max(self.wedge_s, patience_s):

@@ -175,7 +175,12 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """Start the clock anew for what of the next request has come meanwhile."""
+        was_last = self._is_refused and not self.pipeline
         super().on_response_complete()
+        if was_last and not self.transport.is_closing():
+            self._unset_keepalive_if_required()
+            self._linger()  # behind it was what is refused
+            return
         if self._reading is Reading.NOTHING:
             return
         self._unset_keepalive_if_required()
@@ -245,11 +250,16 @@ class LimitedProtocol(HttpToolsProtocol):
         self._is_refused = True
         metrics.CONNECTIONS_REFUSED.labels(error.code).inc()
         cycle = self.cycle
+        if self.pipeline and cycle.more_body:
+            self.pipeline.popleft()  # others are before it, and its turn never comes
+            self._ignore_the_rest()
+            return
         if self._is_answering():
             if not cycle.more_body:
-                cycle.keep_alive, self._reading = False, Reading.NOTHING
+                cycle.keep_alive = False
+                self._ignore_the_rest()
                 return
-            if cycle.response_started or self.pipeline:
+            if cycle.response_started:
                 self.transport.abort()
                 return
             # Nobody will read what the application says of a body that it did not get.
@@ -259,6 +269,11 @@ class LimitedProtocol(HttpToolsProtocol):
             path = self.url.decode("ascii", "replace")
             self.transport.write(raw_answer(error, path, self.server_state.default_headers))
         self._linger()
+
+    def _ignore_the_rest(self) -> None:
+        """Throw away what comes while requests before it are answered, rather than not read it."""
+        self._reading = Reading.NOTHING
+        self.flow.resume_reading()
 
     def _linger(self) -> None:
         if not self.transport.can_write_eof():  # TLS

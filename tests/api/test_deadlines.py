@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import anthropic
@@ -14,7 +15,13 @@ import pytest
 from tritonclient.grpc import service_pb2_grpc
 
 from tests.api.kserve.bad_messages import contents_of, message, tensor
-from tests.api.kserve.triton_clients import generated_tokens, metric, wait_until_idle
+from tests.api.kserve.triton_clients import (
+    generated_tokens,
+    metric,
+    running,
+    wait_until,
+    wait_until_idle,
+)
 from tests.servers import Server
 
 LONG = 4000
@@ -28,6 +35,8 @@ ROUTES: dict[str, dict[str, Any]] = {
     "/v1/responses": {"input": "The sea", "max_output_tokens": LONG},
     "/v1/messages": {"messages": TURN, "max_tokens": LONG},
 }
+# How each calls the length of its answer, where it is not `max_tokens`.
+LENGTHS = {"/v1/responses": "max_output_tokens", "/v2/models/tiny/generate": "max_new_tokens"}
 ENDS = ("[DONE]", "response.completed", "message_stop")
 
 
@@ -83,6 +92,21 @@ def test_a_stream_that_takes_too_long(http: httpx.Client, path: str) -> None:
         assert (said["type"], said["code"]) == ("error", "deadline_exceeded")
     else:
         assert (name, said["error"]["code"]) == ("", "deadline_exceeded")
+
+
+@pytest.mark.parametrize("path", [*ROUTES, "/v2/models/tiny/generate"])
+def test_two_requests_of_one_id(http: httpx.Client, tiny_server: Server, path: str) -> None:
+    """The end of one is not the other's, though both have the same x-request-id."""
+    body = {"model": "tiny", **ROUTES.get(path, {"text_input": "The sea", "do_sample": False})}
+    length = LENGTHS.get(path, "max_tokens")
+    same = {"x-request-id": "same"}
+    with ThreadPoolExecutor(1) as other:
+        whole = other.submit(http.post, path, json={**body, length: 1000}, headers=same)
+        wait_until(lambda: running(tiny_server) == 1, "the first one runs")
+        late = http.post(path, json={**body, length: 1000}, headers={**same, **LATE})
+        answer = whole.result()
+    assert late.status_code == 504, late.text
+    assert answer.status_code == 200, answer.text
 
 
 def test_by_the_clients(http: httpx.Client, tiny_server: Server) -> None:

@@ -9,6 +9,7 @@ import httpx
 from fastapi import FastAPI, Request
 
 from gemma_serve.api.errors import install_error_handlers
+from gemma_serve.api.held import HeldBytes
 from gemma_serve.api.limits import LimitBody
 
 BODY = b"x" * 600
@@ -31,7 +32,8 @@ async def fill_and_go_on() -> None:
         await go_on.wait()
         return num_bytes
 
-    app = LimitBody(routes, max_bytes=1000, max_held_bytes=1000)
+    held = HeldBytes(1000)
+    app = LimitBody(routes, max_bytes=1000, held=held)
     async with httpx.AsyncClient(
         transport=httpx.ASGITransport(app), base_url="http://server"
     ) as client:
@@ -41,11 +43,11 @@ async def fill_and_go_on() -> None:
             refused = await client.post("/v1/slow", content=content)
             assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
             assert refused.json()["error"]["code"] == "engine_overloaded"
-            assert app.held_bytes == len(BODY)
+            assert held.num_bytes == len(BODY)
         go_on.set()
         assert (await first).json() == 600
         assert (await client.post("/v1/slow", content=in_chunks(BODY))).json() == 600
-    assert app.held_bytes == 0
+    assert held.num_bytes == 0
 
 
 async def in_chunks(body: bytes) -> AsyncIterator[bytes]:

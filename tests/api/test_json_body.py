@@ -137,6 +137,44 @@ def test_not_utf8() -> None:
         read_json('{"a": 1}'.encode("utf-16-le"), LIMITS)
 
 
+@pytest.mark.parametrize("start", [b"", b"[" * 65], ids=["as it is", "counted"])
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'"' + b'\\"' * 2_000_000,
+        b'"' + b"\\" * 4_000_000,
+        b'"' + b'\\"' * 2_000_000 + b"\\",
+        b'"a' * 2_000_001,
+        b"[1" * 900_000,
+        b"[1" * 900_000 + nested(64).encode(),
+        b"[]" * 2_000_000,
+        b"]" * 4_000_000,
+        b"[" + b" " * 4_000_000,
+        b"," + b" " * 4_000_000,
+    ],
+    ids=[
+        *("quotes", "backslashes", "a backslash at the end", "strings", "lists", "lists and more"),
+        *("empty lists", "closed", "blanks", "blanks after a comma"),
+    ],
+)
+def test_nothing_is_looked_at_again(start: bytes, body: bytes) -> None:
+    """What is no JSON is refused in one pass; with one from each quote, 4 MB would take hours."""
+    with pytest.raises((GemmaServeError, json.JSONDecodeError)):
+        read_json(start + body, LIMITS)
+
+
+@pytest.mark.parametrize(
+    "string",
+    [b'"' + b'\\"' * 9, b'"\\\\' * 9, b'"' + b"," * 99_999, b'"\\'],
+    ids=["quotes", "backslashes", "commas", "a backslash"],
+)
+def test_string_that_is_not_closed(string: bytes) -> None:
+    """It is no JSON, however many values seem to be in it; what it is in may be too deep."""
+    with pytest.raises(json.JSONDecodeError):
+        read_json(string, LIMITS)
+    assert refusal(b"[" * 65 + string).status == 400
+
+
 @pytest.mark.parametrize(
     "body",
     [

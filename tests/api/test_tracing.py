@@ -12,6 +12,7 @@ from tests.otlp_sink import Span, collecting
 SECRET = "xylophone-zeppelin"
 CLIENTS_TRACE, CLIENTS_SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 UNSAMPLED_TRACE = "11112222333344445555666677778888"
+TOOLS = [{"type": "function", "function": {"name": "lamp", "parameters": {"type": "object"}}}]
 CHAT = {"messages": [{"role": "user", "content": SECRET}], "max_tokens": 4, "ignore_eos": True}
 
 
@@ -23,7 +24,10 @@ def traceparent(trace_id: str, *, sampled: bool = True) -> dict[str, str]:
 def test_a_request_is_one_trace(tiny_profile: Path, serve_profile: ServeProfile) -> None:
     """What clients, our server and vLLM's engine say of requests, once the server has ended."""
     with collecting() as sink:
-        overrides = [f"observability.otlp_traces_endpoint={sink.endpoint}"]
+        overrides = [
+            f"observability.otlp_traces_endpoint={sink.endpoint}",
+            "chat.tool_call_parser=pythonic",
+        ]
         with serve_profile(tiny_profile, overrides) as server:
             with server.client() as http:
                 send_all(http)
@@ -49,7 +53,8 @@ def send_all(http: httpx.Client) -> None:
     assert http.post(chats, json=CHAT | {"stream": True}).status_code == 200
     assert http.post(chats, json=CHAT | {"max_tokens": -1}).status_code == 400
     generate = {"text_input": SECRET, "max_new_tokens": 4}
-    assert http.post("/v2/models/tiny/generate", json=generate).status_code == 200
+    for more in ({}, {"tools": TOOLS}):
+        assert http.post("/v2/models/tiny/generate", json=generate | more).status_code == 200
     for path in ("/readyz", "/metrics"):
         assert http.get(path).status_code == 200
 
@@ -80,6 +85,7 @@ def check_roots(spans: list[Span]) -> None:
         ("POST /v1/chat/completions", 200),
         ("POST /v1/chat/completions", 400),
         ("POST /v2/models/{model:path}/generate", 200),
+        ("POST /v2/models/{model:path}/generate", 200),
     ]
     below = {span.parent_id for span in spans if span.name == "llm_request"}
-    assert [span.span_id in below for span in roots] == [True, False, True]
+    assert [span.span_id in below for span in roots] == [True, False, True, True]

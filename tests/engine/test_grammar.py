@@ -6,16 +6,33 @@ import asyncio
 import json
 import os
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
+import psutil
 import pytest
 import xgrammar
 
 from gemma_serve.engine.grammar import checker
 from gemma_serve.engine.grammar.checker import GrammarChecker
-from gemma_serve.engine.grammar.process import Job, Setup
+from gemma_serve.engine.grammar.process import Job, Setup, setup_line
 from gemma_serve.errors import GemmaServeError, RequestError, UnavailableError
+from tests.commands import session_of
 
+WAIT_S = 60
+# What the compiler knows of a server: it asks.
+SERVER = """
+import asyncio, json, sys
+from gemma_serve.engine.grammar.checker import GrammarChecker
+from gemma_serve.engine.grammar.process import Job, Setup
+
+setup = Setup(**json.loads(sys.stdin.readline()))
+job = Job(**json.loads(sys.stdin.readline()))
+asyncio.run(GrammarChecker(setup).check(job))
+"""
 VOCABULARY = ["<eos>", *map(chr, range(32, 127))]
 
 
@@ -123,3 +140,43 @@ def test_one_question_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
         await asked.check(Job("regex", "e"))
 
     _run(work)
+
+
+def test_killed_server() -> None:
+    """A server that is killed takes the compiler along, and its fork, one that is stopped too."""
+    server = subprocess.Popen(
+        [sys.executable, "-c", SERVER], stdin=subprocess.PIPE, start_new_session=True
+    )
+    try:
+        assert server.stdin is not None
+        server.stdin.write(setup_line(replace(_setup(1 << 30), cpu_s=600.0)))
+        server.stdin.write(_json(_doubled(16)).line())
+        server.stdin.flush()
+        _compiling(server.pid).suspend()  # it would end by itself at last
+
+        server.kill()
+        server.wait(WAIT_S)
+
+        _await(lambda: not session_of(server.pid))
+    finally:
+        for left in session_of(server.pid):
+            left.kill()
+
+
+def _compiling(server_pid: int) -> psutil.Process:
+    """The fork of the compiler, once it is at work."""
+
+    def forks() -> list[psutil.Process]:
+        compilers = psutil.Process(server_pid).children()
+        found = [fork for compiler in compilers for fork in compiler.children()]
+        return [fork for fork in found if fork.cpu_times().user > 0.1]
+
+    _await(forks)
+    return forks()[0]
+
+
+def _await(holds: Callable[[], object]) -> None:
+    deadline_s = time.monotonic() + WAIT_S
+    while not holds():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.02)

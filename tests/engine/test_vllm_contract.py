@@ -12,6 +12,7 @@ import os
 import pkgutil
 import re
 import sys
+from copy import copy
 from http import HTTPStatus
 from importlib.util import find_spec
 from pathlib import Path
@@ -36,6 +37,7 @@ from gemma_serve.engine.vllm import (
     render,
     renderer,
     steps,
+    work,
     workers,
 )
 from gemma_serve.errors import (
@@ -55,7 +57,7 @@ ENGINE_ARGS = [
     *("distributed_executor_backend", "attention_config", "attention_backend"),
     *("language_model_only", "limit_mm_per_prompt", "speculative_config", "reasoning_parser"),
     *("enable_lora", "max_loras", "max_lora_rank"),
-    *("max_num_queued_reqs", "max_num_queued_tokens", "scheduling_policy"),
+    *("max_num_queued_reqs", "scheduling_policy"),
     *("mm_processor_kwargs", "override_generation_config", "structured_outputs_config"),
 ]
 # What engine/serving.py sets for the serving objects, and what `wire` sets itself.
@@ -471,6 +473,35 @@ def test_requests_are_given_up() -> None:
     wrapped = errors.EngineGenerateError()
     wrapped.__cause__ = UnavailableError("It drains.", code="draining")
     assert door.translate(wrapped) is wrapped.__cause__
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_work_of_a_request(n: int) -> None:
+    """What waits of a prompt, and what is made of its answers, also when it was ended early."""
+    output_processor = "vllm.v1.engine.output_processor"
+    params = of_vllm("vllm:SamplingParams")(n=n)
+    asked = (None, params, None, 0.0, None, None, None)
+    request = of_vllm("vllm.v1.engine:EngineCoreRequest")("a", [1, 2, 3], *asked)
+    request.external_req_id = "its client's"
+    processor = of_vllm(f"{output_processor}:OutputProcessor")(None, log_stats=False)
+    queue = of_vllm(f"{output_processor}:RequestOutputCollector")(params.output_kind, "a")
+    parent, ids = None, ["a"]
+    if n > 1:  # as AsyncLLM.add_request does
+        parent = of_vllm("vllm.v1.engine.parallel_sampling:ParentRequest")(request)
+        ids = [parent.get_child_info(at)[0] for at in range(n)]
+    for at, id_ in enumerate(ids):
+        one = copy(request)
+        one.request_id = id_
+        processor.add_request(one, None, parent, at, queue)
+
+    found = work.work_of(processor, queue.request_id)
+
+    assert (found.num_prefill_tokens, found.num_answer_tokens) == (3 * n, 0)
+    made = of_vllm("vllm.v1.engine:EngineCoreOutput")
+    processor.process_outputs([made(id_, [5, 6]) for id_ in ids])
+    assert (found.num_prefill_tokens, found.num_answer_tokens) == (0, 2 * n)
+    processor.abort_requests([queue.request_id], internal=True)
+    assert found.num_answer_tokens == 2 * n
 
 
 @pytest.mark.parametrize("name", children.STARTED)

@@ -27,6 +27,7 @@ class Engine:
         requests: int = 0,
         waiting: int = 0,
         computing: bool = False,
+        stopped: bool = False,
     ) -> list[Progress]:
         """The verdicts of so many seconds; no sign of life where `sign_every_s` is 0."""
         verdicts = []
@@ -34,7 +35,7 @@ class Engine:
             self.now_s += LOOK_S
             if sign_every_s and self.now_s - self.last_sign_s >= sign_every_s - 1e-6:
                 self.last_sign_s = self.now_s
-            sight = Sight(self.now_s, self.last_sign_s, requests, waiting, computing)
+            sight = Sight(self.now_s, self.last_sign_s, requests, waiting, computing, stopped)
             verdicts.append(self.watchdog.look(sight))
         return verdicts
 
@@ -91,6 +92,37 @@ def test_a_stall_is_no_measure_of_a_step() -> None:
     engine.goes(1, sign_every_s=0.2)
 
     assert engine.goes(16)[-1] is Progress.STALLED
+
+
+def test_a_stop_is_no_measure_of_a_step() -> None:
+    """After one that was too short for a stall, the next one is seen as soon as any."""
+    engine = Engine()
+    engine.goes(60, sign_every_s=3)
+    engine.goes(3)
+    engine.watchdog.asked()
+    engine.goes(7, stopped=True)
+    engine.goes(LOOK_S, sign_every_s=LOOK_S)  # the step ends, and then the ping
+    engine.watchdog.answered(7)
+
+    verdicts = engine.goes(20, stopped=True)
+    assert verdicts.index(Progress.STALLED) * LOOK_S == pytest.approx(15, abs=0.5)
+
+
+def test_after_a_stall_long_steps_are_known_again() -> None:
+    """A ping that is sent later measures a step, and what that takes is no hang."""
+    engine = Engine()
+    engine.goes(40, stopped=True)
+    engine.goes(1, sign_every_s=0.2, requests=1)
+    engine.watchdog.answered(38)
+    for _ in range(3):
+        engine.watchdog.asked()
+        assert set(engine.goes(12, sign_every_s=12, requests=600, waiting=500)) == {
+            Progress.SATURATED
+        }
+        engine.watchdog.answered(9)
+
+    assert set(engine.goes(35, requests=600, waiting=500)) == {Progress.SATURATED}
+    assert engine.goes(2, requests=600, waiting=500)[-1] is Progress.STALLED
 
 
 def test_workers_that_compute_are_left_alone() -> None:

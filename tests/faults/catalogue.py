@@ -19,6 +19,7 @@ from tests.faults.figures import Fault
 ON_SITE = (
     Fault("F10", "clients leave", leavers.clients_leave),
     Fault("F11", "readers are slow or stall", readers.slow_readers),
+    Fault("F11", "readers of gRPC stall", readers.grpc_readers_stall),
     Fault("F14", "descriptors run out", shortages.descriptors_run_out),
     Fault("F14", "the disk is full", shortages.disk_is_full),
     Fault("F15", "the KV cache is full", full_cache.cache_is_full),

@@ -15,7 +15,12 @@ from tests.faults.figures import Fault, Figures
 from tests.faults.site import FULL, make_profile, site_of
 
 # So many bad readers at once need a batch and a KV cache for all of them.
-WIDE = ("engine.max_num_seqs=256", "kv_cache_memory_gib=1", "limits.write_timeout_s=10")
+WIDE = (
+    "engine.max_num_seqs=256",
+    "kv_cache_memory_gib=1",
+    "limits.write_timeout_s=10",
+    "server.grpc_port=0",
+)
 
 
 def inject(wanted: str, directory: Path, say: Callable[[str], None]) -> dict[str, Figures]:

@@ -29,7 +29,8 @@ def site(
 ) -> Site:
     """The server of all these faults."""
     engine_slot.close()
-    return engine_slot.enter_context(site_of(profile, tmp_path_factory.mktemp("site")))
+    directory = tmp_path_factory.mktemp("site")
+    return engine_slot.enter_context(site_of(profile, directory, "server.grpc_port=0"))
 
 
 @pytest.mark.parametrize("fault", ON_SITE, ids=lambda fault: f"{fault.name} {fault.title}")

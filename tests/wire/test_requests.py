@@ -106,11 +106,20 @@ def test_pipelining(side: Side) -> None:
     assert [int(answer.body.split()[0]) for answer in came] == [*range(100), 0]
 
 
-def test_good_before_bad(side: Side) -> None:
-    """What was asked before is answered in full; then the connection ends."""
-    sent = request(target=b"/slow/0.3") + request() + b"nonsense\r\n\r\n" + request()
+BAD = {
+    "head": b"nonsense\r\n\r\n",
+    "chunk": chunked(b"3\r\nabc\r\nno chunk\r\n"),
+    "first chunk": chunked(b"no chunk\r\n"),
+}
 
-    assert [answer.status for answer in ask(side.address, sent)] == [200, 200]
+
+@pytest.mark.parametrize("bad", BAD.values(), ids=BAD)
+@pytest.mark.parametrize("num_between", [0, 1, 2])
+def test_good_before_bad(side: Side, bad: bytes, num_between: int) -> None:
+    """What was asked before is answered in full; then the connection ends."""
+    sent = request(target=b"/slow/0.3") + request() * num_between + bad + request()
+
+    assert [answer.status for answer in ask(side.address, sent)] == [200] * (1 + num_between)
 
 
 def test_hidden_request(side: Side) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -43,7 +44,7 @@ class Admission:
         self.num_running = 0
         self._looks_again: asyncio.TimerHandle | None = None
         self._refuse_all: Callable[[], GemmaServeError] | None = None
-        self._preparing: set[Slot] = set()  # with the engine, which may not count them yet
+        self._slots: set[Slot] = set()  # with the engine, which may not count their tokens yet
 
     def open(self, capacity: Capacity, prefill_tokens_per_s: float | None = None) -> None:
         """
@@ -120,8 +121,7 @@ class Admission:
             self._push_out()
             await self._wait(ticket)
         slot = Slot(ticket, self.estimates, self._release)
-        if ticket.num_tokens:
-            self._preparing.add(slot)
+        self._slots.add(slot)
         return slot
 
     def _ticket(self, demand: Demand, tenant: Tenant) -> Ticket:
@@ -129,7 +129,7 @@ class Admission:
         if self.bounds.counts_tokens:
             num_tokens = demand.num_tokens + self.estimates.tokens_of(demand.num_chars)
             num_tokens_ahead = self._tokens_ahead()
-            self._check_tokens(num_tokens_ahead)
+            self._check_tokens(num_tokens_ahead, tenant)
         return Ticket(
             demand,
             tenant,
@@ -141,16 +141,32 @@ class Admission:
         )
 
     def _tokens_ahead(self) -> int:
-        self._preparing = {slot for slot in self._preparing if slot.num_preparing_tokens}
-        preparing = sum(slot.num_preparing_tokens for slot in self._preparing)
+        preparing = sum(slot.num_preparing_tokens for slot in self._slots)
         capacity = self.bounds.capacity
         return self.queue.num_tokens + preparing + (capacity.prefill_tokens() if capacity else 0)
 
-    def _check_tokens(self, num_tokens_ahead: int) -> None:
+    def _check_tokens(self, num_tokens_ahead: int, tenant: Tenant) -> None:
         limit, rate = self.bounds.num_tokens, self.estimates.prefill_tokens_per_s.value
+        if num_tokens_ahead >= limit:
+            num_tokens_ahead = self._fair_tokens_ahead(num_tokens_ahead, tenant)
         if num_tokens_ahead >= limit:
             wait_s = (num_tokens_ahead - limit) / rate if rate else 0
             raise refusals.too_many_tokens(num_tokens_ahead, limit, wait_s)
+
+    def _fair_tokens_ahead(self, num_tokens_ahead: int, tenant: Tenant) -> int:
+        """
+        What would be before a key's request if keys took turns by tokens: its own, and of each
+        other key's as many. So a key is not refused for what another one has brought.
+        """
+        tokens: Counter[Tenant] = Counter()
+        for ticket in self.queue.tickets():
+            tokens[ticket.tenant] += ticket.num_tokens
+        for slot in self._slots:
+            tokens[slot.ticket.tenant] += slot.num_prefill_tokens
+        others = [count for other, count in tokens.items() if other is not tenant]
+        # All that is nobody else's: the warm-up's, and what an end is still to take away, too.
+        own = max(num_tokens_ahead - sum(others), 0)
+        return own + sum(min(count, own) for count in others)
 
     # --- waiting
 
@@ -233,7 +249,7 @@ class Admission:
     # --- out
 
     def _release(self, slot: Slot) -> None:
-        self._preparing.discard(slot)
+        self._slots.discard(slot)
         self.estimates.saw_prompt(slot.ticket.demand.num_chars, slot.num_prompt_tokens)
         if self.bounds.capacity is not None:  # the warm-up is slower than what comes after
             self.estimates.service_s.add(time.monotonic() - slot.began_s)

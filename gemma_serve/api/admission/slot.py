@@ -8,6 +8,7 @@ from types import TracebackType
 
 from gemma_serve.api.admission.estimates import Estimates
 from gemma_serve.api.admission.fair_queue import Ticket
+from gemma_serve.engine.work import Work
 
 
 class Slot:
@@ -22,6 +23,7 @@ class Slot:
         # Estimated, until the engine counts the request itself.
         self.num_preparing_tokens = ticket.num_tokens
         self.is_open = True
+        self._works: list[Work] = []
 
     def __enter__(self) -> Slot:
         return self
@@ -34,7 +36,15 @@ class Slot:
     ) -> None:
         if self.is_open:
             self.is_open = False
+            # Here, which every request comes through: those that were stopped or left, too.
+            answer_tokens = sum(work.num_answer_tokens for work in self._works)
+            self.ticket.tenant.used(generation_tokens=answer_tokens)
             self._release(self)
+
+    @property
+    def num_prefill_tokens(self) -> int:
+        """Prompt tokens that are on their way to the engine, or there without a first token."""
+        return self.num_preparing_tokens + sum(work.num_prefill_tokens for work in self._works)
 
     def tokenised(self, num_tokens: int) -> None:
         """One of the request's prompts has so many tokens."""
@@ -42,13 +52,13 @@ class Slot:
         self.num_preparing_tokens = 0
         self.ticket.tenant.used(prompt_tokens=num_tokens)
 
+    def begun(self, work: Work) -> None:
+        """The engine has got one of the request's prompts."""
+        self._works.append(work)
+
     def first_token(self) -> None:
         """The answer of a stream begins."""
         self.num_preparing_tokens = 0
         own_tokens = self.num_prompt_tokens or self.ticket.num_tokens
         waited_s = time.monotonic() - self.ticket.arrived_s
         self.estimates.saw_first_token(self.ticket.num_tokens_ahead + own_tokens, waited_s)
-
-    def generated(self, num_tokens: int) -> None:
-        """The answer had so many tokens."""
-        self.ticket.tenant.used(generation_tokens=num_tokens)

@@ -105,7 +105,8 @@ def _tensors(message: Any) -> Iterator[Tensor]:
 def _from_contents(name: str, datatype: str, shape: list[int], contents: Any) -> Tensor:
     if datatype not in CONTENTS:
         raise RequestError(
-            f"Input {name!r} is {datatype}, which only raw_input_contents can hold.", param=name
+            f"Input {name!r} is {datatype}, which only raw_input_contents can hold; send it there.",
+            param=name,
         )
     if others := {field.name for field, _ in contents.ListFields()} - {CONTENTS[datatype]}:
         raise RequestError(

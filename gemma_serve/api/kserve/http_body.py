@@ -29,6 +29,13 @@ from gemma_serve.triton.tensors import (
 JsonObject = dict[str, Any]
 HEADER_LENGTH = "inference-header-content-length"
 SHARED_MEMORY = "shared_memory_region"
+KINDS: dict[type, str] = {
+    dict: "an object",
+    list: "a list",
+    str: "a string",
+    bool: "a boolean",
+    type(None): "null",
+}
 
 
 @dataclass(frozen=True)
@@ -133,7 +140,8 @@ def _tensors(inputs: list[JsonObject], rest: memoryview) -> Iterator[Tensor]:
         size = _object(sent, "parameters").get("binary_data_size")
         if (size is None) == ("data" not in sent):
             raise RequestError(
-                f"Input {name!r} must have either data or the parameter binary_data_size.",
+                f"Input {name!r} must have either data or the parameter binary_data_size; send one "
+                "of them.",
                 param=name,
             )
         if size is None:
@@ -238,7 +246,10 @@ def _object(sent: JsonObject, key: str) -> JsonObject:
     if value is None:
         return {}
     if not isinstance(value, dict):
-        raise RequestError(f"{key} must be an object.", param=key)
+        raise RequestError(
+            f"{key} is {_kind(value)}; send an object of names and values, or leave it out.",
+            param=key,
+        )
     return value
 
 
@@ -246,9 +257,18 @@ def _list(sent: JsonObject, key: str) -> list[JsonObject]:
     value = sent.get(key)
     if value is None:
         return []
-    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
-        raise RequestError(f"{key} must be a list of objects.", param=key)
+    if not isinstance(value, list):
+        raise RequestError(f"{key} is {_kind(value)}; send a list of objects.", param=key)
+    if wrong := [item for item in value if not isinstance(item, dict)]:
+        raise RequestError(
+            f"{key} has {_kind(wrong[0])} in its list; send a list of objects alone.", param=key
+        )
     return value
+
+
+def _kind(value: Any) -> str:
+    """What it is, and never its text, which may be a prompt in the wrong place."""
+    return KINDS.get(type(value), "a number")
 
 
 def _name(sent: JsonObject, key: str) -> str:
@@ -264,7 +284,7 @@ def _id(sent: JsonObject) -> str:
         return value or ""
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
-    raise RequestError("id must be a string.", param="id")
+    raise RequestError(f"id is {_kind(value)}; send a string, or leave it out.", param="id")
 
 
 def _refuse_shared_memory(sent: JsonObject) -> None:

@@ -7,7 +7,7 @@ import logging
 import re
 import time
 import uuid
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -19,12 +19,14 @@ from gemma_serve.api.fields import check_template_variables
 from gemma_serve.api.keys import Key
 from gemma_serve.api.kserve import describe
 from gemma_serve.api.kserve.statistics import ModelStatistics, Took
+from gemma_serve.api.request_id import harmless_id
 from gemma_serve.api.state import ServerState
 from gemma_serve.chat.prompts import applied_rules, on_tokenised
 from gemma_serve.chat.size import text_chars
 from gemma_serve.engine.deadline import Deadline
 from gemma_serve.engine.pieces import Ask, ChatPrompt, Piece, TextPrompt
 from gemma_serve.engine.vllm import Engine, generate
+from gemma_serve.engine.work import on_work
 from gemma_serve.errors import GemmaServeError, NotFoundError, RequestError
 from gemma_serve.triton.contracts import CONTRACTS, Call, Inputs
 from gemma_serve.triton.contracts.check import check_inputs, check_outputs, default_tensors
@@ -32,7 +34,8 @@ from gemma_serve.triton.stripping import Stripper
 from gemma_serve.triton.tensors import Tensor
 
 logger = logging.getLogger("gemma_serve.triton")
-SAFE_ID = re.compile(r"[\x21-\x7e]{1,128}")
+# A parameter's name that can stand in the log: no sentence of a prompt's.
+SAFE_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 TRACE_HEADERS = ("traceparent", "tracestate")
 # Parameters of the protocol itself; the rest is the contract's.
 OF_PROTOCOL = frozenset(
@@ -169,8 +172,6 @@ class KServe:
         """Count a request, once it is over."""
         statistics, took = self._of(run.request.model), run.took()
         logs.note(prompt_tokens=run.prompt_tokens, answer_tokens=run.answer_tokens)
-        if run.slot is not None:
-            run.slot.generated(run.answer_tokens)
         if run.ok:
             statistics.succeeded(took, run.num_prompts)
             metrics.count_tokens(run.request.model, run.prompt_tokens, run.answer_tokens)
@@ -190,9 +191,9 @@ class _Run:
         self.first_ask_s = self.began_s
         self.waited_s = self.queue_s = self.infer_s = 0.0
         self.prompt_tokens = self.answer_tokens = self.num_prompts = 0
+        self.ignored: list[str] = []  # parameters that the contract does not read
         self.ok = False
-        id_ = request.id if SAFE_ID.fullmatch(request.id) else ""
-        self.request_id = id_ or request.request_id or uuid.uuid4().hex
+        self.request_id = harmless_id(request.id, request.request_id)
         self.deadline = Deadline()
         self.slot: Slot | None = None
 
@@ -208,6 +209,7 @@ class _Run:
         stripper = Stripper() if call.strips else None
         with await state.admission.enter(self._demand(call)) as self.slot:
             on_tokenised.set(self.slot.tokenised)
+            on_work.set(self.slot.begun)
             self.first_ask_s = time.perf_counter()
             self.waited_s = self.first_ask_s - read_s
             async for pieces in self._pieces(asks):
@@ -218,7 +220,8 @@ class _Run:
                 self._count(call, pieces)
                 self.ok = final  # nothing is read of a whole answer after it
                 if final or not call.strips or any(texts):
-                    yield self._response(call, texts, pieces, final=final)
+                    for response in self._responses(call, texts, pieces, final=final):
+                        yield response
 
     def _demand(self, call: Call) -> Demand:
         num_answers = call.sampling.get("n")
@@ -235,13 +238,15 @@ class _Run:
 
     def _read(self) -> Call:
         service, request = self.service, self.request
-        found = check_inputs(service.contract, request.tensors, service.defaults)
-        check_outputs(service.contract, request.outputs)
         parameters = {
             name: value
             for name, value in request.parameters.items()
             if name not in OF_PROTOCOL and not name.startswith("triton_")
         }
+        known = service.contract.parameters
+        self.ignored = [] if known is None else sorted(parameters.keys() - known)
+        found = check_inputs(service.contract, request.tensors, service.defaults, parameters)
+        check_outputs(service.contract, request.outputs)
         call = service.contract.read(Inputs(found), parameters, self.engine.generation_config)
         for prompt in call.prompts:
             if isinstance(prompt, ChatPrompt) and prompt.template_kwargs:
@@ -249,12 +254,14 @@ class _Run:
         return call if request.may_stream else replace(call, stream=False)
 
     def _asks(self, call: Call) -> list[Ask]:
+        # Clients give many requests one id, and to end one would end all that vLLM has of it.
+        engine_id = f"v2-{self.request_id}-{uuid.uuid4().hex[:8]}"
         return [
             Ask(
                 prompt,
                 call.sampling,
                 call.stream,
-                f"v2-{self.request_id}-{index}",
+                f"{engine_id}-{index}",
                 self._adapter(call) or self.request.model,
                 call.max_total_tokens,
                 self._priority(),
@@ -315,6 +322,21 @@ class _Run:
             ) from None
         return [task.result() for task in tasks]
 
+    def _responses(
+        self, call: Call, texts: Sequence[str], pieces: Sequence[Piece], *, final: bool
+    ) -> Iterator[InferResponse]:
+        """One; or one for each of several answers, where the contract's clients expect that."""
+        num_answers = len(texts)
+        splits = self.service.contract.splits_answers and self.request.may_stream
+        if num_answers < 2 or not splits:
+            yield self._response(call, texts, pieces, final=final)
+            return
+        (piece,) = pieces
+        for at, part in enumerate(piece.parts, start=1):
+            one = replace(piece, parts=(part,))
+            is_last = final and at == num_answers
+            yield self._response(call, texts[at - 1 : at], [one], final=is_last)
+
     def _response(
         self, call: Call, texts: Sequence[str], pieces: Sequence[Piece], *, final: bool
     ) -> InferResponse:
@@ -348,8 +370,14 @@ class _Run:
             f"request {self.request_id}: model {self.request.model}, "
             f"{'answered' if self.ok else 'not answered'}, {self.prompt_tokens} prompt and "
             f"{self.answer_tokens} answer tokens, {took.total_s * 1e3:.1f} ms (queue "
-            f"{took.queue_s * 1e3:.1f}, engine {took.infer_s * 1e3:.1f})"
+            f"{took.queue_s * 1e3:.1f}, engine {took.infer_s * 1e3:.1f}){_ignored(self.ignored)}"
         )
+
+
+def _ignored(names: Sequence[str]) -> str:
+    """What a trace says of parameters that had no effect."""
+    shown = [name for name in names if SAFE_NAME.fullmatch(name)][:8]
+    return f"; without effect: {', '.join(shown)}" if shown else ""
 
 
 async def _whole(engine: Engine, ask: Ask) -> Piece:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import os
 import sys
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -103,7 +104,7 @@ class GrammarChecker:
         if self._process is None:
             pipe = asyncio.subprocess.PIPE
             self._process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "gemma_serve.engine.grammar.process"),
+                *(sys.executable, "-m", "gemma_serve.engine.grammar.process", str(os.getpid())),
                 stdin=pipe,
                 stdout=pipe,
             )

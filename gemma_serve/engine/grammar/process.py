@@ -4,7 +4,7 @@ The program that compiles structured outputs apart from the server, where it may
 xgrammar knows no bound of time or memory, and a schema of 20 bytes can take all of both. So each
 is compiled in a fork of this process, which ends at its limits; the process itself has read the
 vocabulary once, and lives on. It speaks JSON lines: a `Setup` first, then a `Job` a line and the
-answer to it.
+answer to it. Its argument is the server's process id: it ends with that one, and each fork with it.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import IO, Any
+
+from gemma_serve.engine.processes import die_with_parent
 
 # What the compiler said of a specification that it can't read; longer ones quote it.
 MAX_FAULT_CHARS = 300
@@ -70,7 +72,8 @@ class Job:
 
 
 def main() -> None:
-    """Answer jobs until the server closes the pipe."""
+    """Answer jobs until the server closes the pipe, or dies while one is compiled."""
+    die_with_parent(int(sys.argv[1]))
     sent, answers = sys.stdin.buffer, sys.stdout.buffer
     setup = Setup(**json.loads(sent.readline()))
     compile_job = compiler(setup)
@@ -176,10 +179,11 @@ def in_fork(work: Callable[[], Answer], setup: Setup) -> Answer:
         setup: With the seconds of CPU and the bytes of memory that it may take.
     """
     reading, writing = os.pipe()
+    our_pid = os.getpid()
     pid = os.fork()
     if pid == 0:
         os.close(reading)
-        _work_and_exit(work, writing, setup)
+        _work_and_exit(work, writing, setup, our_pid)
     os.close(writing)
     try:
         data = _read(reading, time.monotonic() + setup.cpu_s * WALL_PER_CPU)
@@ -199,8 +203,9 @@ def in_fork(work: Callable[[], Answer], setup: Setup) -> Answer:
     return {"fault": reasons.get(killed_by, CRASHED)}
 
 
-def _work_and_exit(work: Callable[[], Answer], writing: int, setup: Setup) -> None:
+def _work_and_exit(work: Callable[[], Answer], writing: int, setup: Setup, parent_pid: int) -> None:
     try:
+        die_with_parent(parent_pid)
         # What xgrammar and the C++ runtime say of it may quote the client.
         quiet = os.open(os.devnull, os.O_WRONLY)
         os.dup2(quiet, 1)

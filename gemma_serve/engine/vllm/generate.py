@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import dataclasses
 import io
+import time
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from functools import partial
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import PIL.Image
 from pydantic import ValidationError
+from starlette.requests import Request
 from vllm import SamplingParams
 from vllm.entrypoints.serve.engine.protocol import ErrorResponse
 from vllm.entrypoints.serve.utils.api_utils import get_max_tokens
@@ -48,7 +50,7 @@ async def generate(engine: Engine, ask: Ask) -> AsyncGenerator[Piece, None]:
         engine.check_model(ask.model)
         if isinstance(ask.prompt, ChatPrompt) and ask.prompt.is_parsed:
             async with ask.deadline.enforced():
-                piece = await _parsed(engine, request)
+                piece = await _parsed(engine, ask, request)
             yield piece
             return
         # For the renderer a length beyond the context would be an error; Triton's backends stop
@@ -105,10 +107,11 @@ def _request(engine: Engine, ask: Ask) -> CompletionRequest | ChatRequest:
     return chat
 
 
-async def _parsed(engine: Engine, request: CompletionRequest | ChatRequest) -> Piece:
+async def _parsed(engine: Engine, ask: Ask, request: CompletionRequest | ChatRequest) -> Piece:
     """Tool calls and thinking are for vLLM's chat to take apart."""
-    chat = engine.serving.openai_serving_chat
-    response = await engine.answer(chat.create_chat_completion(request, None))
+    chat, began_s = engine.serving.openai_serving_chat, time.perf_counter()
+    traced = _with_headers(ask.trace_headers)
+    response = await engine.answer(chat.create_chat_completion(request, traced))
     return Piece(
         parts=tuple(
             Part(
@@ -117,13 +120,22 @@ async def _parsed(engine: Engine, request: CompletionRequest | ChatRequest) -> P
                 response.usage.completion_tokens // len(response.choices),
                 choice.finish_reason,
                 tool_calls=[call.model_dump() for call in choice.message.tool_calls] or None,
+                index=choice.index,
             )
             for choice in response.choices
         ),
         prompt="",
         num_prompt_tokens=response.usage.prompt_tokens,
         finished=True,
+        # vLLM's chat keeps to itself what of this was the queue.
+        times=Times(0.0, time.perf_counter() - began_s),
     )
+
+
+def _with_headers(headers: Mapping[str, str]) -> Request:
+    """All that vLLM's chat reads of a request beside its body."""
+    raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
+    return Request({"type": "http", "headers": raw})
 
 
 async def _rendered(engine: Engine, ask: Ask, request: CompletionRequest | ChatRequest) -> Any:
@@ -222,6 +234,7 @@ def _part(output: Any) -> Part:
         output.finish_reason,
         output.cumulative_logprob,
         None if output.logprobs is None else [_logprobs(at) for at in output.logprobs],
+        index=output.index,
     )
 
 

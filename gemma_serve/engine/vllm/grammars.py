@@ -23,6 +23,8 @@ from vllm.v1.structured_output.utils import choice_as_grammar, grammar_is_likely
 from gemma_serve.engine.cache_salt import cache_salt
 from gemma_serve.engine.grammar.checker import GrammarChecker
 from gemma_serve.engine.grammar.process import Job, Setup
+from gemma_serve.engine.vllm.work import work_of
+from gemma_serve.engine.work import on_work
 
 MEMORY_BYTES = 512 * 1024 * 1024
 
@@ -34,7 +36,8 @@ class CheckedEngine(AsyncLLMEngine):  # type: ignore[misc]  # vllm is not typed 
 
     async def add_request(self, request_id: str, prompt: Any, params: Any, **options: Any) -> Any:
         """
-        Check the structured output, salt the prefix cache for the key; then as vLLM does.
+        Check the structured output, salt the prefix cache for the key; then as vLLM does, and tell
+        of the work.
 
         Raises:
             RequestError: the structured output can't be compiled within its bounds.
@@ -46,7 +49,10 @@ class CheckedEngine(AsyncLLMEngine):  # type: ignore[misc]  # vllm is not typed 
             await self.grammars.check(job_of(params))
         if (salt := cache_salt.get()) is not None:
             prompt["cache_salt"] = salt
-        return await super().add_request(request_id, prompt, params, **options)
+        queue = await super().add_request(request_id, prompt, params, **options)
+        if (tell := on_work.get()) is not None:
+            tell(work_of(self.output_processor, queue.request_id))
+        return queue
 
 
 def install_grammar_checks(engine: CheckedEngine, cpu_s: float) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -16,6 +17,14 @@ from gemma_serve.profile.schema import Limits, Slo
 
 ANN, BOB = Key("ann", "ann"), Key("bob", "bob")
 TWO_KEYS = KeyRing(None, {"GEMMA_SERVE_API_KEYS": "a ann,b bob"})
+
+
+@dataclass
+class Work:
+    """What the engine would say of one prompt."""
+
+    num_prefill_tokens: int = 0
+    num_answer_tokens: int = 0
 
 
 def gate(
@@ -262,6 +271,61 @@ async def test_tokens_of_a_promise() -> None:
 
 
 @running
+async def test_one_keys_tokens_are_not_anothers() -> None:
+    """Full of one key's tokens, a server takes another key's request, up to its share of them."""
+    in_engine = [Work(), Work()]
+    admission = gate(
+        keys=TWO_KEYS,
+        slo=Slo(ttft_ms=500),
+        prefill_tokens_per_s=10_000,
+        prefill_tokens=lambda: sum(work.num_prefill_tokens for work in in_engine),
+    )
+    ann, bob = ([Demand(key=key, num_tokens=n) for n in (4_000, 5)] for key in (ANN, BOB))
+    slots = [await admission.enter(ann[0]) for _ in in_engine]
+    for at_engine in (False, True):
+        if at_engine:
+            for slot, work in zip(slots, in_engine, strict=True):
+                slot.tokenised(4_000)
+                slot.begun(work)
+                work.num_prefill_tokens = 4_000
+        with pytest.raises(UnavailableError, match="8000 prompt tokens are before this"):
+            await admission.enter(ann[1])
+        with await admission.enter(bob[1]):
+            # Hers count as many as his own: 5 and 5, and then 4,005 and 4,005.
+            bobs = await admission.enter(bob[0])
+            with bobs, pytest.raises(UnavailableError, match="8010 prompt tokens are before this"):
+                await admission.enter(bob[1])
+            with pytest.raises(UnavailableError, match="8005 prompt tokens are before this"):
+                await admission.enter(ann[1])
+    in_engine[0].num_prefill_tokens = 0  # its first token is there
+    with await admission.enter(ann[1]), slots[0], slots[1]:
+        pass
+
+
+@running
+async def test_one_keys_tokens_in_the_queue_are_not_anothers() -> None:
+    """So it does where they wait for a place; hers are refused."""
+    slo = Slo(ttft_ms=500)
+    admission = gate(1, slo=slo, prefill_tokens_per_s=10_000, max_queued_requests=10)
+    slots = [await admission.enter(Demand(key=ANN)) for _ in range(2)]
+    ann = asyncio.create_task(admission.enter(Demand(key=ANN, num_tokens=9_000)))
+    await settle()
+    with pytest.raises(UnavailableError, match="9000 prompt tokens are before this"):
+        await admission.enter(Demand(key=ANN))
+    bob = asyncio.create_task(admission.enter(Demand(key=BOB, num_tokens=5)))
+    await settle()
+    assert not bob.done()
+    with slots[0]:
+        pass
+    await settle()
+    assert ann.done()  # she came first
+    for task in (ann, bob):
+        task.cancel()
+    with slots[1]:
+        pass
+
+
+@running
 async def test_characters_are_counted_before_tokens_are_known() -> None:
     """Text counts by the ratio of the last prompts, from four characters a token on."""
     admission = gate(slo=Slo(ttft_ms=1000), prefill_tokens_per_s=1_000)
@@ -300,7 +364,9 @@ async def test_a_keys_tokens_a_minute() -> None:
     admission = gate(keys=TWO_KEYS, key_tokens_per_minute=600)
     with await admission.enter(Demand(key=ANN)) as slot:
         slot.tokenised(500)
-        slot.generated(400)  # 300 more than there were: 30 s at 10 tokens a second
+        # All that the engine has made: 300 more than there were, 30 s at 10 tokens a second.
+        slot.begun(Work(num_answer_tokens=150))
+        slot.begun(Work(num_answer_tokens=250))
     with pytest.raises(RateLimitError, match="600 tokens a minute") as caught:
         await admission.enter(Demand(key=ANN))
     assert 30 <= (caught.value.retry_after_s or 0) <= 31
