@@ -13,7 +13,7 @@ help:  ## Show this list
 serve: setup  ## Serve a profile on port 8000: make serve [PROFILE=name-or-path] [ARGS="--set key=value"]
 	@exec .venv/bin/gemma-serve serve "$(PROFILE)" $(ARGS)
 
-demo: setup  ## Serve, with Prometheus and our rules beside it: make demo [PROFILE=...] [ARGS=...]
+demo: setup  ## Serve, with Prometheus and our rules beside it: make demo [PROFILE=...] [ARGS="--port 9000"]
 	@exec .venv/bin/python -m scripts.demo "$(PROFILE)" $(ARGS)
 
 test: setup-dev  ## Run lint, types and all tests: make test [ARGS="-k word"]

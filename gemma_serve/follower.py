@@ -23,6 +23,7 @@ from gemma_serve.engine.processes import (
     remove_abandoned_memory,
 )
 from gemma_serve.engine.timeline import read_events
+from gemma_serve.notify import notify
 from gemma_serve.plan import plan_serve
 from gemma_serve.prepare import prepare_environment
 from gemma_serve.profile.load import LoadedProfile
@@ -97,14 +98,18 @@ def _follow(
         if ready.is_set():
             node = f"Node {engine['node_rank']} of {engine['nnodes']}"
             progress.say(f"{node} is ready (Ctrl-C stops)")
+            notify("READY=1", f"STATUS={node} is ready")
         absence = Absence()
         while not working.done():
+            # From here on systemd watches: a node that looks no more would not end with node 0.
+            notify("WATCHDOG=1")
             if absence.is_sure(missing=not is_connected_to_store(port)):
                 return f"{leader} is gone."
             time.sleep(POLL_S)
         working.result()
         return "A worker of this node has ended."
     finally:
+        notify("STOPPING=1", "STATUS=Shutting down")
         end_children(END_S)
         # So that what vLLM says of their end comes before our last line.
         wait([working], END_S)

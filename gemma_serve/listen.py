@@ -139,6 +139,12 @@ def _owner_of(port: int) -> str:
     return ""
 
 
+def reached_at(host: str) -> str:
+    """Under which host a client on this machine reaches a `server.host`, as a URL has it."""
+    host = "127.0.0.1" if host in ("0.0.0.0", "::") else host  # noqa: S104
+    return f"[{host}]" if ":" in host else host
+
+
 class _Server(uvicorn.Server):
     """uvicorn on connections that we accept; signals are the launcher's, who has more to end."""
 
@@ -197,9 +203,8 @@ class HttpServer:
     @property
     def url(self) -> str:
         """Where a client on this machine reaches the server."""
-        host = "127.0.0.1" if self.settings.host in ("0.0.0.0", "::") else self.settings.host  # noqa: S104
-        host = f"[{host}]" if ":" in host else host
-        return f"{'https' if self.settings.tls else 'http'}://{host}:{self.port}"
+        scheme = "https" if self.settings.tls else "http"
+        return f"{scheme}://{reached_at(self.settings.host)}:{self.port}"
 
     async def start(self) -> None:
         """Accept connections from now on."""

@@ -1,11 +1,14 @@
-"""An OTLP collector over gRPC that keeps what it gets: the protocol's own service, in the test."""
+"""An OTLP collector that keeps what it gets: the protocol's own service, over gRPC and HTTP."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import grpc
@@ -96,3 +99,39 @@ def collecting() -> Iterator[Sink]:
         yield sink
     finally:
         server.stop(None)
+
+
+class OverHttp(BaseHTTPRequestHandler):
+    """One POST of spans. Source: https://opentelemetry.io/docs/specs/otlp/#otlphttp-request"""
+
+    def __init__(self, sink: Sink, *args: Any) -> None:
+        self.sink = sink
+        super().__init__(*args)
+
+    def do_POST(self) -> None:
+        """Take spans where and as the protocol has them; anything else is refused."""
+        body = self.rfile.read(int(self.headers["content-length"]))
+        asked = (self.path, self.headers["content-type"])
+        if asked != ("/v1/traces", "application/x-protobuf"):
+            self.send_error(400, f"no OTLP: {asked}")
+            return
+        self.sink.requests.append(ExportTraceServiceRequest.FromString(body))
+        answer = ExportTraceServiceResponse().SerializeToString()
+        self.send_response(200)
+        self.send_header("content-type", "application/x-protobuf")
+        self.send_header("content-length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+
+@contextmanager
+def collecting_over_http() -> Iterator[Sink]:
+    """The same over HTTP; the endpoint is the whole URL, as a profile has it."""
+    sink = Sink()
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(OverHttp, sink)) as server:
+        sink.endpoint = f"http://127.0.0.1:{server.server_port}/v1/traces"
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            yield sink
+        finally:
+            server.shutdown()

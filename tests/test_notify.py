@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from gemma_serve import follower
 from gemma_serve.notify import notify, watchdog, watchdog_interval_s
+from gemma_serve.profile.load import load_profile
+from gemma_serve.progress import Progress
 
 WAIT_S = 10
 
@@ -94,3 +98,26 @@ def test_signs_of_life(manager: socket.socket, monkeypatch: pytest.MonkeyPatch) 
             manager.recv(1024)
 
     asyncio.run(live())
+
+
+def test_a_node_after_the_first(manager: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is ready when its workers are, alive while it looks for node 0, and stops without that."""
+    looks = iter([True, False, False, False])
+    ended = threading.Event()
+    monkeypatch.setattr(follower, "POLL_S", 0.01)
+    monkeypatch.setattr(follower, "is_connected_to_store", lambda _port: next(looks))
+    monkeypatch.setattr(follower, "end_children", lambda _seconds: ended.set())
+
+    def work(on_ready: Callable[[], None]) -> None:
+        on_ready()
+        ended.wait(WAIT_S)
+
+    loaded = load_profile("gemma-3-270m", ["engine.nnodes=2", "engine.node_rank=1"])
+    why = follower._follow(work, loaded, Progress())
+
+    assert why == "Node 0 at 127.0.0.1:29501 is gone."
+    assert [manager.recv(1024) for _ in range(6)] == [
+        b"READY=1\nSTATUS=Node 1 of 2 is ready",
+        *[b"WATCHDOG=1"] * 4,
+        b"STOPPING=1\nSTATUS=Shutting down",
+    ]

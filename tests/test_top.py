@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import socket
 from pathlib import Path
 
 import pytest
-from prometheus_client import CollectorRegistry, Info, make_asgi_app
+from prometheus_client import CollectorRegistry, Counter, Info, make_asgi_app
 from rich.console import Console
 
-from gemma_serve.top import TopError, Watch, duration, number, screen, seconds
+from gemma_serve.top import MAX_KEYS, TopError, Watch, duration, number, screen, seconds
 from tests.commands import at_terminal, running
 from tests.http_side import http_side
 from tests.servers import Server
@@ -150,6 +151,69 @@ def test_another_release_of_vllm(version: str, title: str) -> None:
         watch.look()
         shown.print(screen(watch))
     assert title in shown.file.getvalue()
+
+
+class Keys:
+    """The series of each key's use, as the server has them, in a registry of the test's own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        Info("gemma_serve", "What is served.", registry=self.registry).info({"profile": "tiny"})
+        self.requests = self._counter("requests", "key", "outcome")
+        self.prompts = self._counter("prompt_tokens", "key")
+        self.generated = self._counter("generation_tokens", "key")
+
+    def _counter(self, what: str, *labels: str) -> Counter:
+        return Counter(f"gemma_serve_key_{what}_total", what, labels, registry=self.registry)
+
+    def use(self, key: str, taken: int, refused: int, prompt: int, generated: int) -> None:
+        """Count requests and tokens of a key."""
+        self.requests.labels(key, "taken").inc(taken)
+        self.requests.labels(key, "refused").inc(refused)
+        self.prompts.labels(key).inc(prompt)
+        self.generated.labels(key).inc(generated)
+
+
+def key_rows(watch: Watch) -> list[list[str]]:
+    """The table of keys as it is drawn: words of its head, then of each key's line."""
+    shown = Console(file=io.StringIO(), width=100)
+    shown.print(screen(watch))
+    lines = [line.strip("│ ") for line in shown.file.getvalue().splitlines()]
+    head = next(place for place, line in enumerate(lines) if line.startswith("key "))
+    rows = [re.split(r" {2,}", line) for line in lines[head:]]
+    return rows[: next(place for place, row in enumerate(rows) if len(row) != len(rows[0]))]
+
+
+def test_keys() -> None:
+    """Each key's use in the window, whatever its name holds; most generated tokens first."""
+    keys = Keys()
+    keys.use("team-a", taken=7, refused=0, prompt=700, generated=70)  # before the window
+    side = http_side({}, app=make_asgi_app(keys.registry))
+    with side as running, Watch(running.url, 30) as watch:
+        watch.look()
+        keys.use("team-a", taken=2, refused=1, prompt=20, generated=1_000)
+        keys.use("[bold]b", taken=4, refused=0, prompt=12_345, generated=6_000)
+        watch.look()
+
+        assert key_rows(watch) == [
+            ["key", "requests", "tokens in", "tokens out"],
+            ["[bold]b", "4", "12,345", "6,000"],
+            ["team-a", "3", "20", "1,000"],
+        ]
+
+
+def test_of_many_keys_the_first_few() -> None:
+    """Of more keys than fit, those with the most generated tokens."""
+    keys = Keys()
+    names = [f"key-{number:02}" for number in range(MAX_KEYS + 3)]
+    side = http_side({}, app=make_asgi_app(keys.registry))
+    with side as running, Watch(running.url, 30) as watch:
+        watch.look()
+        for generated, name in enumerate(names):
+            keys.use(name, taken=1, refused=0, prompt=1, generated=generated)
+        watch.look()
+
+        assert [row[0] for row in key_rows(watch)[1:]] == names[: -MAX_KEYS - 1 : -1]
 
 
 def test_no_server(tmp_path: Path) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+import socket
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import httpx
@@ -19,11 +20,15 @@ pytestmark = [
 ]
 # Between real hosts vLLM and gloo find the network themselves.
 LOOPBACK = {"VLLM_HOST_IP": "127.0.0.1", "GLOO_SOCKET_IFNAME": "lo"}
+# A bound, not an expectation.
+TOLD_S = 30
 
 
 @contextlib.contextmanager
-def nodes(profile: Path, tmp_path: Path) -> Iterator[tuple[Command, Command]]:
-    """Node 0 and node 1, just started."""
+def nodes(
+    profile: Path, tmp_path: Path, of_follower: Mapping[str, str] | None = None
+) -> Iterator[tuple[Command, Command]]:
+    """Node 0 and node 1, just started; more environment for the latter."""
     port = free_port()
     with contextlib.ExitStack() as stack:
         started = []
@@ -38,7 +43,8 @@ def nodes(profile: Path, tmp_path: Path) -> Iterator[tuple[Command, Command]]:
                 *(f"env.{key}={value}" for key, value in LOOPBACK.items()),
             ]
             serve = Serve(profile, directory)
-            started.append(stack.enter_context(serve(*overrides, cores={core})))
+            environ = of_follower if rank else None
+            started.append(stack.enter_context(serve(*overrides, environ=environ, cores={core})))
         yield started[0], started[1]
 
 
@@ -61,8 +67,16 @@ def test_node_1_ends_with_node_0(tiny_profile: Path, tmp_path: Path) -> None:
 @pytest.mark.usefixtures("serve_profile")
 def test_node_0_ends_with_node_1(tiny_profile: Path, tmp_path: Path) -> None:
     """A half of a model is none, and node 0 notices without being asked anything."""
-    with nodes(tiny_profile, tmp_path) as (leader, follower):
+    manager = tmp_path / "notify"
+    with (
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd,
+        nodes(tiny_profile, tmp_path, {"NOTIFY_SOCKET": str(manager)}) as (leader, follower),
+    ):
+        systemd.bind(str(manager))
+        systemd.settimeout(TOLD_S)
         ready(leader, follower)
+        # Else systemd would kill the node after half an hour.
+        assert systemd.recv(1024) == b"READY=1\nSTATUS=Node 1 of 2 is ready"
         [worker] = follower.processes("Worker")
         worker.kill()
 

@@ -55,7 +55,7 @@ def top(
     as_json: JsonOption = False,
 ) -> None:
     """
-    Watch a running server: tokens/s, latency, queue, KV cache, errors; q leaves.
+    Watch a running server: tokens/s, latency, queue, KV cache, errors, use of each key; q leaves.
 
     A key is taken from GEMMA_SERVE_API_KEY. Example: gemma-serve top --once --json
     """

@@ -3,6 +3,8 @@
 
 const $ = (id) => document.getElementById(id);
 const LOADING_POLL_MS = 2000;
+// A server that fails is asked again after that time, then after twice the time before, up to this.
+const LONGEST_POLL_MS = 60000;
 // Nearer to the end than this, the reader is taken along as the answer grows.
 const FOLLOW_PX = 80;
 
@@ -57,14 +59,23 @@ async function call(path, { body, signal } = {}) {
   throw new ServerError(message, answer.status);
 }
 
+/** A stream's next piece; that it broke off is told in our words, whichever way it did. */
+async function nextPiece(reader) {
+  try {
+    const { value, done } = await reader.read();
+    if (!done) return value;
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+  }
+  throw new ServerError("The answer broke off: the server closed the connection.");
+}
+
 /** The events of a stream, parsed. Source: https://html.spec.whatwg.org/multipage/server-sent-events.html */
 async function* events(answer) {
   const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
   for (;;) {
-    const { value, done } = await reader.read();
-    if (done) throw new ServerError("The answer broke off: the server closed the connection.");
-    const lines = (rest + value).split("\n");
+    const lines = (rest + (await nextPiece(reader))).split("\n");
     rest = lines.pop();
     for (const line of lines) {
       if (!line.startsWith("data: ")) continue;
@@ -79,28 +90,41 @@ async function* events(answer) {
 
 const server = { maxImages: 0, takesThinking: false };
 let nextLook = 0;
+let retryMs = LOADING_POLL_MS;
 
-/** Find out what is served, and go on asking while the model loads. */
+function lookAgainIn(milliseconds) {
+  clearTimeout(nextLook);
+  nextLook = setTimeout(connect, milliseconds);
+}
+
+/** Find out what is served, and go on asking while the model loads or the server fails. */
 async function connect() {
   clearTimeout(nextLook);
   try {
     const info = await (await call("v1/info")).json();
     if (info.status === "starting") {
       setStatus("waiting", "The model is loading…");
-      nextLook = setTimeout(connect, LOADING_POLL_MS);
+      lookAgainIn(LOADING_POLL_MS);
       return;
     }
     const models = await (await call("v1/models")).json();
     showServer(info, models.data.map((model) => model.id));
     setStatus("ready", "Ready");
+    retryMs = LOADING_POLL_MS;
   } catch (error) {
-    setStatus("failed", error.status === 401 ? "API key needed" : error.message);
+    const asksForKey = error.status === 401;
+    setStatus("failed", asksForKey ? "API key needed" : error.message);
+    // No time helps against the wrong key; another one asks again by itself.
+    if (asksForKey) return;
+    lookAgainIn(retryMs);
+    retryMs = Math.min(2 * retryMs, LONGEST_POLL_MS);
   }
 }
 
 function setStatus(state, text) {
   $("status").dataset.state = state;
-  $("status-text").textContent = text;
+  // Written anew, it would be read out anew.
+  if ($("status-text").textContent !== text) $("status-text").textContent = text;
 }
 
 function showServer(info, names) {
@@ -250,13 +274,13 @@ function stop() {
   streaming?.controller.abort();
 }
 
-/** Take the last turn back into the box, to be written anew. */
+/** Take the last turn back into the box, to be written anew; what is in the box stays below it. */
 function edit(turn) {
   turns.splice(turns.indexOf(turn), 1);
   turn.parts.user.remove();
   turn.parts.answer.remove();
-  $("message").value = turn.text;
-  attached.splice(0, attached.length, ...turn.images);
+  $("message").value = [turn.text, $("message").value].filter(Boolean).join("\n\n");
+  attached.unshift(...turn.images);
   showAttached();
   showEmpty();
   if (turns.length) showTurn(turns.at(-1));

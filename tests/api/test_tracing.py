@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import httpx
 
 from tests.conftest import ServeProfile
-from tests.otlp_sink import Span, collecting
+from tests.otlp_sink import Span, collecting, collecting_over_http
 
 SECRET = "xylophone-zeppelin"
 CLIENTS_TRACE, CLIENTS_SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
@@ -89,3 +92,33 @@ def check_roots(spans: list[Span]) -> None:
     ]
     below = {span.parent_id for span in spans if span.name == "llm_request"}
     assert [span.span_id in below for span in roots] == [True, False, True, True]
+
+
+# In a process of its own, because a provider is set once in each: vLLM's, as its engine sets it.
+ONE_SPAN = """
+import sys
+from vllm.tracing import init_tracer
+from gemma_serve.api.tracing import begin_span, end_span, flush_spans
+init_tracer("vllm.llm_engine", sys.argv[1])
+span = begin_span({"type": "http", "method": "POST", "headers": []})
+end_span(span, method="POST", route="/v1/chat/completions", status="503", request_id="trip-8")
+flush_spans()
+"""
+BOUND_S = 120
+
+
+def test_over_http() -> None:
+    """OTEL_EXPORTER_OTLP_TRACES_PROTOCOL=http/protobuf sends the same span over HTTP."""
+    protocol = {"OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "http/protobuf"}
+    with collecting_over_http() as sink:
+        command = [sys.executable, "-c", ONE_SPAN, sink.endpoint]
+        subprocess.run(command, env=os.environ | protocol, check=True, timeout=BOUND_S)
+    [span] = sink.spans()
+    assert (span.name, span.is_error) == ("POST /v1/chat/completions", True)
+    assert span.attributes == {
+        "http.request.method": "POST",
+        "http.route": "/v1/chat/completions",
+        "http.response.status_code": 503,
+        "http.request.header.x-request-id": ["trip-8"],
+        "error.type": "503",
+    }

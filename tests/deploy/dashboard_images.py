@@ -229,14 +229,21 @@ def take(text: str, height: int, picture: Path) -> None:
         subprocess.run(command, check=True, capture_output=True, timeout=90)
 
 
+def pictures() -> dict[str, list[tuple[str, list[dict[str, Any]]]]]:
+    """The rows of each picture, by its name: all open ones, two to a picture."""
+    rows = list(sections())
+    starts = range(0, len(rows), 2)
+    return {
+        f"dashboard-{number}.png": rows[start : start + 2] for number, start in enumerate(starts, 1)
+    }
+
+
 def write_images(source: Source, directory: Path) -> list[Path]:
-    """Draw all open rows, two to a picture; the pictures that were written."""
+    """Draw all pictures; the files that were written."""
     directory.mkdir(parents=True, exist_ok=True)
-    rows, written = list(sections()), []
-    for number, start in enumerate(range(0, len(rows), 2), 1):
-        written.append(directory / f"dashboard-{number}.png")
-        take(*page(rows[start : start + 2], source), written[-1])
-    return written
+    for name, rows in pictures().items():
+        take(*page(rows, source), directory / name)
+    return [directory / name for name in pictures()]
 
 
 def main() -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -114,34 +116,96 @@ def test_services_are_confined(name: str) -> None:
     assert name != "gemma-serve" or "ports" not in service
 
 
-def test_up_makes_a_key_once(tmp_path: Path) -> None:
+@pytest.fixture
+def up(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     """
-    The one command: a key that only its owner finds, kept the next time, and the addresses.
+    `up.sh` of a copy of the directory.
 
-    No Docker engine runs here, so `docker` only writes down how it was called.
+    No Docker engine runs here, so `docker` only writes down how it was called, and for which keys.
     """
     docker = tmp_path / "bin" / "docker"
     docker.parent.mkdir()
-    docker.write_text(f'#!/bin/sh\necho "$@" >>{tmp_path}/called\n')
+    docker.write_text(
+        f'#!/bin/sh\necho "$@" >>{tmp_path}/called\n'
+        f'echo "$GEMMA_SERVE_API_KEYS_FILE" >>{tmp_path}/keys\n'
+    )
     docker.chmod(0o755)
-    key = tmp_path / "secrets" / "api-keys"
-    environ = dict(os.environ) | {
-        "PATH": f"{docker.parent}:{os.environ['PATH']}",
-        "GEMMA_SERVE_API_KEYS_FILE": str(key),
-    }
+    shutil.copytree(COMPOSE, tmp_path / "compose", ignore=shutil.ignore_patterns("secrets"))
+    path = f"{docker.parent}:{os.environ['PATH']}"
+
+    def run(*options: str, keys: str | Path | None = None) -> subprocess.CompletedProcess[str]:
+        environ = dict(os.environ) | {"PATH": path}
+        environ.pop("GEMMA_SERVE_API_KEYS_FILE", None)
+        if keys is not None:
+            environ["GEMMA_SERVE_API_KEYS_FILE"] = str(keys)
+        return subprocess.run(
+            [tmp_path / "compose" / "up.sh", *options],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+            env=environ,
+        )
+
+    return run
+
+
+@pytest.mark.parametrize("named", [None, "own/api-keys", "/own/api-keys"])
+def test_up_makes_a_key_once(
+    up: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path, named: str | None
+) -> None:
+    """
+    The one command: a key that only its owner finds, kept the next time, and the addresses.
+
+    A path is meant from the caller's directory, and Compose gets the same file.
+    """
+    key = tmp_path / (named or "compose/secrets/api-keys").lstrip("/")
+    keys = key if named and named.startswith("/") else named
 
     seen = []
     for options in ([], ["--file", "compose.gpu.yaml"]):
-        done = subprocess.run(
-            [COMPOSE / "up.sh", *options], capture_output=True, text=True, check=True, env=environ
-        )
+        done = up(*options, keys=keys)
+        assert done.returncode == 0, done.stderr
         assert "http://127.0.0.1:8000/v1" in done.stdout
+        # From wherever the caller is.
+        assert f"docker compose --file {tmp_path}/compose/compose.yaml logs" in done.stdout
+        assert (f"Made an API key: {key}\n" in done.stdout) == (not seen)
         seen.append(key.read_text())
 
     assert seen[0] == seen[1]
     assert len(bytes.fromhex(seen[0])) == 32
     assert stat.S_IMODE(key.parent.stat().st_mode) == 0o700
+    assert (tmp_path / "keys").read_text().splitlines() == [str(key)] * 2
     assert (tmp_path / "called").read_text().splitlines() == [
         "compose --file compose.yaml up --build --detach",
         "compose --file compose.yaml --file compose.gpu.yaml up --build --detach",
     ]
+
+
+def test_up_leaves_other_peoples_directories(
+    up: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    """
+    A key of one's own is taken as it is; a missing one is not made in a directory that is there.
+
+    As in /etc: closed to others, the machine would have no names any more; open, they'd read it.
+    """
+    theirs = tmp_path / "etc"
+    theirs.mkdir()
+    theirs.chmod(0o755)
+
+    done = up(keys=theirs / "gemma.keys")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        f"up.sh: GEMMA_SERVE_API_KEYS_FILE '{theirs}/gemma.keys' does not exist, and a new key is "
+        "only put into a directory that is new too; write one key a line into it, or leave the "
+        "variable out.\n"
+    )
+    assert list(theirs.iterdir()) == []
+    assert not (tmp_path / "called").exists()
+
+    (theirs / "gemma.keys").write_text("mine\n")
+    assert up(keys="etc/gemma.keys").returncode == 0
+    assert (theirs / "gemma.keys").read_text() == "mine\n"
+    assert stat.S_IMODE(theirs.stat().st_mode) == 0o755
+    assert (tmp_path / "keys").read_text() == f"{theirs}/gemma.keys\n"

@@ -12,8 +12,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+import yaml
 
-from tests.deploy.manifests import ROOT
+from gemma_serve import __version__
+from tests.deploy.manifests import OVERLAYS, ROOT, pods
 
 BIN = Path(sys.executable).parent
 DEPLOY = ROOT / "deploy"
@@ -108,6 +110,30 @@ def test_image_is_unprivileged_and_pinned(name: str) -> None:
     assert '"python3", "/opt/gemma-serve/deploy/docker/healthcheck.py"' in the(name, "HEALTHCHECK")
     assert the(name, "EXPOSE") == "8000 8001 8002"
     assert "HOME=/home/vllm" in the(name, "ENV")
+
+
+def test_images_have_one_name_everywhere() -> None:
+    """What the pages build is what Compose starts, the manifests pull and Ray's image stands on."""
+    gpu, cpu = f"gemma-serve:{__version__}", f"gemma-serve:{__version__}-cpu"
+    ray = f"gemma-serve-ray:{__version__}"
+    compose = [
+        yaml.safe_load((DEPLOY / "compose" / name).read_text())["services"]["gemma-serve"]["image"]
+        for name in ("compose.yaml", "compose.gpu.yaml")
+    ]
+    pulled = {pod.container["image"] for overlay in OVERLAYS for pod in pods(overlay)}
+
+    for file, image in {
+        DOCKERFILES["Dockerfile"]: gpu,
+        DOCKERFILES["Dockerfile.cpu"]: cpu,
+        DEPLOY / "ray" / "Dockerfile": ray,
+    }.items():
+        command = f"docker build --file {file.relative_to(ROOT)} --tag {image} ."
+        assert f"#   {command}\n" in file.read_text()
+        assert f"{command} " in (ROOT / "docs" / "deploy.md").read_text()
+    assert f"\nARG GEMMA_SERVE_IMAGE={gpu}\n" in (DEPLOY / "ray" / "Dockerfile").read_text()
+    assert compose == [cpu, gpu]
+    # The last is the GPU image with EXTRA_PACKAGES=ray.
+    assert pulled == {f"registry.example.com/{image}" for image in (gpu, cpu, f"{gpu}-ray")}
 
 
 def test_gpu_image_is_of_the_pinned_vllm() -> None:

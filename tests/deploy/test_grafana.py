@@ -7,7 +7,9 @@ from typing import Any
 
 import yaml
 
+from tests.deploy.dashboard_images import pictures
 from tests.deploy.expressions import DEPLOY, dashboard, of_panels, panels
+from tests.docs.pages import ROOT
 
 PROVISIONING = DEPLOY / "grafana" / "provisioning"
 KINDS = {"bargauge", "stat", "table", "timeseries"}
@@ -87,3 +89,11 @@ def test_provisioning_fits_the_dashboard() -> None:
     folder = yaml.safe_load((PROVISIONING / "dashboards" / "gemma-serve.yml").read_text())
     (provider,) = folder["providers"]
     assert provider["options"]["path"] == "/var/lib/grafana/dashboards"
+
+
+def test_the_pictures_show_every_row() -> None:
+    """docs/images has the pictures of all open rows and no others, and the page shows each."""
+    docs = ROOT / "docs"
+    assert sorted(file.name for file in (docs / "images").glob("dashboard-*.png")) == [*pictures()]
+    page = (docs / "operations.md").read_text()
+    assert [name for name in pictures() if f"](images/{name})" not in page] == []

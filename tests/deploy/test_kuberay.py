@@ -173,6 +173,17 @@ def test_selectors_and_confinement() -> None:
         assert {mount["name"] for mount in container["volumeMounts"]} == names
 
 
+def test_nodes_can_be_emptied() -> None:
+    """
+    No disruption budget chooses the pods of the RayCluster.
+
+    It has no scale subresource, so that Kubernetes would allow no disruption under maxUnavailable,
+    and a number in minAvailable can't follow Ray's autoscaler.
+    """
+    assert of_kind(FOLDER_OF_MANIFESTS, "RayService")
+    assert of_kind(FOLDER_OF_MANIFESTS, "PodDisruptionBudget") == []
+
+
 def test_the_image_is_built_on_ours() -> None:
     """deploy/ray/Dockerfile passes hadolint, and has what its pods need on their paths."""
     file = FOLDER / "Dockerfile"

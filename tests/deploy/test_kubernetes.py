@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import jsonschema
 import kubernetes_validate
 import pytest
 import yaml
@@ -29,15 +30,74 @@ from tests.deploy.manifests import (
     serving,
 )
 from tests.deploy.prometheus import promtool
+from tests.docs.pages import blocks
 
 # The newest whose schemas the validator brings.
 KUBERNETES_VERSION = kubernetes_validate.latest_version()
 # What vLLM's processes get to end, after the drain; docs/behaviour.md.
 ENGINE_END_S = 10
-# Generated from the definitions that KEDA and the Prometheus operator install. LeaderWorkerSet's
-# is not to be had as a package.
+# Generated from the definitions that KEDA and the Prometheus operator install.
 CUSTOM_MODELS = {"ScaledObject": ScaledObject, "ServiceMonitor": ServiceMonitor}
 CUSTOM_KINDS = {*CUSTOM_MODELS, "LeaderWorkerSet"}
+# LeaderWorkerSet's is not to be had as a package. These are the keys of its spec, down to the pods,
+# which are Kubernetes' own.
+# Source: LeaderWorkerSet 0.9, config/crd/bases/leaderworkerset.x-k8s.io_leaderworkersets.yaml.
+NUMBER_OR_SHARE = {"type": ["integer", "string"]}
+
+
+def keys_of(properties: Object, *required: str) -> Object:
+    """The schema of an object that has these keys and no other."""
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(required),
+        "additionalProperties": False,
+    }
+
+
+GROUP_POD = keys_of({"metadata": {"type": "object"}, "spec": {"type": "object"}})
+GROUP_SPEC = keys_of(
+    {
+        "replicas": {"type": "integer", "minimum": 0, "maximum": 1_000_000},
+        "startupPolicy": {"enum": ["LeaderCreated", "LeaderReady"]},
+        "networkConfig": keys_of(
+            {"subdomainPolicy": {"enum": ["Shared", "UniquePerReplica"]}}, "subdomainPolicy"
+        ),
+        "rolloutStrategy": keys_of(
+            {
+                "type": {"enum": ["RollingUpdate"]},
+                "rollingUpdateConfiguration": keys_of(
+                    {
+                        "maxSurge": NUMBER_OR_SHARE,
+                        "maxUnavailable": NUMBER_OR_SHARE,
+                        "partition": {"type": "integer"},
+                    }
+                ),
+            },
+            "type",
+        ),
+        "leaderWorkerTemplate": keys_of(
+            {
+                "leaderTemplate": GROUP_POD,
+                "workerTemplate": GROUP_POD,
+                "size": {"type": "integer", "minimum": 1},
+                "restartPolicy": {
+                    "enum": [
+                        "Default",
+                        "RecreateGroupOnPodRestart",
+                        "RecreateGroupAfterStart",
+                        "None",
+                    ]
+                },
+                "subGroupPolicy": {"type": "object"},
+                "volumeClaimTemplates": {"type": "array"},
+                "persistentVolumeClaimRetentionPolicy": {"type": "object"},
+            },
+            "workerTemplate",
+        ),
+    },
+    "leaderWorkerTemplate",
+)
 # Overlays in which several pods hold one model.
 GROUPS = ["multi-node", "multi-node-vllm"]
 SECRET = yaml.safe_load((KUBERNETES / "secret.example.yaml").read_text())
@@ -86,6 +146,24 @@ def test_custom_objects_fit_their_definitions(overlay: str) -> None:
         for found in of_kind(overlay, kind):
             read = model.model_validate(found)
             assert read.model_dump(mode="json", by_alias=True, exclude_unset=True) == found
+
+
+@pytest.mark.parametrize("overlay", GROUPS)
+def test_groups_fit_their_definition(overlay: str) -> None:
+    """A LeaderWorkerSet has the keys of its definition and no other, with values that it allows."""
+    (group,) = of_kind(overlay, "LeaderWorkerSet")
+    assert group["apiVersion"] == "leaderworkerset.x-k8s.io/v1"
+    assert set(group) == {"apiVersion", "kind", "metadata", "spec"}
+    jsonschema.validate(group["spec"], GROUP_SPEC)
+
+    for key, value, said in (
+        ("sizes", 2, "'sizes' was unexpected"),
+        ("restartPolicy", "Recreate", "'Recreate' is not one of"),
+    ):
+        wrong = copy.deepcopy(group["spec"])
+        wrong["leaderWorkerTemplate"][key] = value
+        with pytest.raises(jsonschema.ValidationError, match=said):
+            jsonschema.validate(wrong, GROUP_SPEC)
 
 
 @pytest.mark.parametrize("overlay", GROUPS)
@@ -157,6 +235,27 @@ def test_secrets_are_the_examples(overlay: str) -> None:
     assert set(asked) == {(SECRET["metadata"]["name"], key) for key in SECRET["stringData"]}
 
 
+@pytest.mark.parametrize("page", ["deploy.md", "quickstart.md"])
+def test_pages_make_the_secret_first(page: str) -> None:
+    """Who follows a page from line to line has the Secret when the pods ask for it."""
+    apply = "kubectl apply --kustomize"
+    texts = [block.text for block in blocks(ROOT / "docs" / page) if apply in block.text]
+
+    assert texts
+    for text in texts:
+        assert 0 <= text.find("create secret generic gemma-serve") < text.index(apply)
+
+
+def test_rule_for_traces_can_be_taken_in() -> None:
+    """Without its # the rule for a collector is valid, and opens one port more."""
+    text = (KUBERNETES / "base" / "network-policy.yaml").read_text()
+    taken_in = yaml.safe_load(re.sub("^    # (?=[- ])", "    ", text, flags=re.MULTILINE))
+
+    validate(taken_in)
+    assert taken_in["spec"]["egress"][:-1] == yaml.safe_load(text)["spec"]["egress"]
+    assert taken_in["spec"]["egress"][-1]["ports"] == [{"port": 4317}]
+
+
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_selectors_choose_the_pods(overlay: str) -> None:
     """The Service finds the pods that serve; budget and policies hold for every pod."""
@@ -175,6 +274,23 @@ def test_selectors_choose_the_pods(overlay: str) -> None:
         assert labels_match(selector, service["metadata"]["labels"])
         (endpoint,) = monitor["spec"]["endpoints"]
         assert endpoint["port"] in {port["name"] for port in service["spec"]["ports"]}
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_an_update_frees_the_volume_first(overlay: str) -> None:
+    """A volume of one node at a time has one replica, which goes before the next one comes."""
+    claims = of_kind(overlay, "PersistentVolumeClaim")
+    once = {found["metadata"]["name"] for found in claims
+            if "ReadWriteMany" not in found["spec"]["accessModes"]}  # fmt: skip
+    for deployment in of_kind(overlay, "Deployment"):
+        spec = deployment["spec"]
+        if once & set(values(spec["template"]["spec"], "claimName")):
+            assert spec["strategy"] == {"type": "Recreate"}
+            assert spec["replicas"] == 1
+            assert not of_kind(overlay, "ScaledObject")
+        else:
+            assert spec["strategy"]["rollingUpdate"]["maxUnavailable"] == 0
+    assert bool(once) == (overlay == "cpu")
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)

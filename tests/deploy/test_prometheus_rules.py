@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
 import tomllib
 from pathlib import Path
 
 import pytest
 import yaml
+from cloudcoil.models.prometheus_operator.v1 import PrometheusRule
 
 from gemma_serve.metrics_view import VLLM_RELEASE
 from tests.deploy.expressions import RULES, of_dashboard, of_rules, rules
 from tests.deploy.prometheus import FOLDER, promtool
+from tests.docs.pages import blocks
 
 ROOT = Path(__file__).parents[2]
 RUNBOOK = ROOT / "docs" / "operations.md"
@@ -59,6 +63,31 @@ def test_other_vllms_are_all_but_the_pinned_one() -> None:
         assert re.fullmatch(pattern, pinned)
         assert not re.fullmatch(pattern, "0.31.1")
     assert pinned.startswith(f"{VLLM_RELEASE}.")
+
+
+def test_the_operator_gets_the_rules(tmp_path: Path) -> None:
+    """What docs/deploy.md says makes an object of each file, and the operator's model takes it."""
+    [commands] = [
+        block.text
+        for block in blocks(ROOT / "docs" / "deploy.md")
+        if "PrometheusRule" in block.text
+    ]
+    kubectl = tmp_path / "kubectl"
+    kubectl.write_text('#!/bin/sh\nif [ "$3" = apply ]; then echo ---; cat; fi\n')
+    kubectl.chmod(0o755)
+    environ = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    done = subprocess.run(
+        ["bash", "-c", commands], cwd=ROOT, env=environ, capture_output=True, text=True, check=True
+    )
+
+    objects = list(yaml.safe_load_all(done.stdout))
+    files = {file.stem: yaml.safe_load(file.read_text()) for file in RULES}
+    assert {found["metadata"]["name"]: found["spec"] for found in objects} == {
+        f"gemma-serve-{name}": content for name, content in files.items()
+    }
+    for found in objects:
+        read = PrometheusRule.model_validate(found)
+        assert read.model_dump(mode="json", by_alias=True, exclude_unset=True) == found
 
 
 @pytest.mark.parametrize("alert", ALERTS)
