@@ -81,44 +81,40 @@ def run_conditions(run: Run) -> list[Facts]:
 
 def comparison_conditions(found: Comparison) -> list[Facts]:
     """Everything that the figures of a comparison depend on."""
-    workload = [
-        ("What", found.workload.description),
-        ("Load", words.load_words(found.load)),
-        ("Prefix cache", found.workload.cache),
+    asked = [
         ("Equivalence margin", words.percent(found.equivalence)),
         ("Looked at after", ", ".join(map(str, found.looks)) + " pairs"),
-        ("Seed", str(found.seed)),
-        ("SHA-256", found.workload.sha256),
-        ("Began", found.started_at),
-        ("Ended", found.ended_at),
-        ("Command", " ".join(found.argv)),
     ]
     return [
         Facts("A", _target(found.a)),
         Facts("B", _target(found.b)),
-        Facts("Workload and load", workload),
+        Facts("Workload and load", _workload(found, asked)),
         Facts("Machine", _flat(found.host)),
     ]
 
 
 def judge_conditions(found: Judgement) -> list[Facts]:
     """Everything that the figures of a judging depend on."""
-    workload = [
+    asked = [("Tolerance", words.percent(found.tolerance))]
+    return [
+        Facts("Server", _target(found.target)),
+        Facts("Judges", list(found.tools.items())),
+        Facts("Workload and load", _workload(found, asked)),
+        Facts("Machine", _flat(found.host)),
+    ]
+
+
+def _workload(found: Comparison | Judgement, asked: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    return [
         ("What", found.workload.description),
         ("Load", words.load_words(found.load)),
         ("Prefix cache", found.workload.cache),
-        ("Tolerance", words.percent(found.tolerance)),
+        *asked,
         ("Seed", str(found.seed)),
         ("SHA-256", found.workload.sha256),
         ("Began", found.started_at),
         ("Ended", found.ended_at),
         ("Command", " ".join(found.argv)),
-    ]
-    return [
-        Facts("Server", _target(found.target)),
-        Facts("Judges", list(found.tools.items())),
-        Facts("Workload and load", workload),
-        Facts("Machine", _flat(found.host)),
     ]
 
 
