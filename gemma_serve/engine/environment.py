@@ -10,6 +10,7 @@ from gemma_serve.engine.capacity import is_single_node
 from gemma_serve.engine.settings import DEFAULT, ENVIRONMENT, Context, Derived, Setting, split
 
 MANY = "1000000"
+GIB = 2**30
 
 
 def environment(context: Context, attention: AttentionChoice) -> Derived:
@@ -52,6 +53,9 @@ def _defaults(context: Context, attention: AttentionChoice) -> Derived:
         yield Setting(key, "1", DEFAULT, "a production server sends no usage statistics")
     reason = "limits.max_stop_strings holds instead, and says so; vLLM has 4"
     yield Setting("VLLM_MAX_STOP_STRINGS", MANY, DEFAULT, reason)
+    # By xgrammar 0.2.8's own count; 16 held 153 MiB and 64 held 517, of Gemma's 262,144 tokens.
+    reason = "compiled grammars take ten times of it; with vLLM's 512 new schemas fill gigabytes"
+    yield Setting("VLLM_XGRAMMAR_CACHE_MB", "128", DEFAULT, reason)
     if context.profile.otlp_traces_endpoint:
         reason = "the name under which a trace viewer lists this server"
         yield Setting("OTEL_SERVICE_NAME", "gemma-serve", DEFAULT, reason)
@@ -65,6 +69,7 @@ def _defaults(context: Context, attention: AttentionChoice) -> Derived:
     yield Setting("VLLM_LOGGING_LEVEL", level, DEFAULT, reason)
     if context.on_cpu:
         yield _thread_binding(context)
+        yield _allocator()
 
 
 def _thread_binding(context: Context) -> Setting:
@@ -74,6 +79,16 @@ def _thread_binding(context: Context) -> Setting:
     # 22.8 instead of 13.6 tokens/s at concurrency 1 on 2 cores (Gemma 3 270M, bf16, eager).
     reason = f"{how}; vLLM would keep one of them for the front end"
     return Setting("VLLM_CPU_OMP_THREADS_BIND", value, DEFAULT, reason)
+
+
+def _allocator() -> Setting:
+    # 32 clients' logits over Gemma's 262,144 tokens are 32 MiB in float32: by default glibc gets
+    # them from the kernel anew in each step, which clears 8,192 pages for them.
+    # 1.04 times the tokens/s at 32 clients of the 270M, and huge pages 1.02 times that.
+    names = ("mmap_threshold", "trim_threshold")
+    keep = ":".join(f"glibc.malloc.{name}={GIB}" for name in names)
+    reason = "freed memory is kept for the next step's logits, and is in huge pages"
+    return Setting("GLIBC_TUNABLES", f"glibc.malloc.hugetlb=1:{keep}", DEFAULT, reason)
 
 
 def _parts(cores: Sequence[int], count: int) -> list[Sequence[int]]:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +67,10 @@ def test_environment_of_a_cpu_server(tmp_path: Path) -> None:
         "GLOO_SOCKET_IFNAME": "lo",
         "VLLM_LOGGING_LEVEL": "ERROR",
         "VLLM_MAX_STOP_STRINGS": "1000000",
+        "VLLM_XGRAMMAR_CACHE_MB": "128",
         "VLLM_CPU_OMP_THREADS_BIND": "0-1",
+        "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=1073741824"
+        ":glibc.malloc.trim_threshold=1073741824",
     }
 
 
@@ -83,6 +89,23 @@ def test_workers_split_the_cores(tmp_path: Path, keys: dict[str, int], binding: 
     """Each worker gets its own share of the allowed cores, and none is left over."""
     resolved = derive(tmp_path, EIGHT_CORES, model=SMALL, **keys)
     assert resolved.env_dict()["VLLM_CPU_OMP_THREADS_BIND"] == binding
+
+
+def test_big_buffers_come_from_no_fresh_pages(tmp_path: Path) -> None:
+    """A process with a CPU server's environment gets a step's logits without page faults."""
+    env = derive(tmp_path, TWO_CORES, model=SMALL).env_dict()
+    again = """
+import resource, torch
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    torch.empty(32, 262144).fill_(1.0)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+faults()
+print(faults())
+"""
+    command = [sys.executable, "-c", again]
+    done = subprocess.run(command, env=os.environ | env, capture_output=True, check=True, text=True)
+    assert int(done.stdout) < 100
 
 
 def test_operator_wins_over_our_default(tmp_path: Path) -> None:
@@ -428,6 +451,16 @@ def test_name_in_the_profile_is_the_name_clients_use(tmp_path: Path) -> None:
 def test_code_from_the_repository_is_never_run(tmp_path: Path) -> None:
     """trust_remote_code is off, explicitly."""
     assert derive(tmp_path, "h100", model=SMALL).engine_kwargs()["trust_remote_code"] is False
+
+
+def test_revision_is_pinned(tmp_path: Path) -> None:
+    """The commit that the profile names is loaded; where it names none, a note says so."""
+    commit = "ac82b4e820549b854eebf28ce6dedaf9fdfa17b3"
+    pinned = derive(tmp_path, "h100", model=SMALL, revision=commit)
+    assert pinned.engine_kwargs()["revision"] == commit
+    assert not any("may change on the Hub" in note for note in pinned.notes)
+    notes = derive(tmp_path, "h100", model=SMALL).notes
+    assert any(note.startswith(f"{SMALL} may change on the Hub") for note in notes)
 
 
 @pytest.mark.parametrize(
