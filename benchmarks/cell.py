@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
@@ -18,7 +18,7 @@ from benchmarks.load.probe import abilities, about, first_model, scrape
 from benchmarks.load.protocols import SALT_DIGITS, Extras, body
 from benchmarks.load.runner import Offered, Progress, Sending, offer
 from benchmarks.load.schedule import trace_times_s, units
-from benchmarks.machine import CpuWatch, ahead_of_servers, argv, conditions, utc_now, without_paths
+from benchmarks.machine import CpuWatch, argv, conditions, undisturbed, utc_now, without_paths
 from benchmarks.metrics.export import vllm_bench, write_requests, write_summary_csv
 from benchmarks.metrics.server_side import server_side
 from benchmarks.metrics.timeline import timeseries
@@ -26,7 +26,9 @@ from benchmarks.metrics.validity import check_run
 from benchmarks.metrics.windows import summarise
 from benchmarks.records import (
     TRITON_PROTOCOLS,
+    Item,
     Load,
+    MachineUse,
     PhaseSpan,
     Protocol,
     RequestRecord,
@@ -71,6 +73,7 @@ class Settings:
     timeout_s: float = 600.0
     seed: int = 0
     keep_text: bool = False
+    client_cpus: tuple[int, ...] | None = None  # cores of the client alone; all if not given
 
 
 @dataclass(frozen=True)
@@ -103,9 +106,26 @@ def check_cell(workload: Workload, load: Load, settings: Settings) -> None:
     """
     if load.mode == "trace":
         trace_times_s(units(workload.items), load)
-    if settings.protocol is not None:
-        for item in (*workload.items, *workload.warm_up):
-            body(settings.protocol, "", item, Extras(), contract=settings.contract)
+    protocol = protocol_of(workload, settings)
+    for items in (workload.items, workload.warm_up):
+        for unit in units(items):
+            _check_turns(unit)
+            for item in unit:
+                body(protocol, "", item, Extras(), contract=settings.contract)
+
+
+def _check_turns(turns: Sequence[Item]) -> None:
+    if len(turns) > 1 and (ids := [item for item in turns if item.prompt_token_ids is not None]):
+        raise ValueError(
+            f"request {ids[0].index} of the workload is a turn of a conversation, in token ids, "
+            "and the answers between its turns come as text; give its turns as text or messages"
+        )
+
+
+def protocol_of(workload: Workload, settings: Settings) -> Protocol:
+    """The one that was asked for, else the one that has a place for the workload's prompts."""
+    first = (workload.warm_up or workload.items)[0]
+    return settings.protocol or ("openai-completions" if first.messages is None else "openai-chat")
 
 
 async def prepare(
@@ -115,18 +135,21 @@ async def prepare(
     *,
     label: str | None = None,
     meter: ServerMeter | None = None,
+    promised: Mapping[str, Any] | None = None,
 ) -> Prepared:
     """
     Find out what the server is and can do.
+
+    Args:
+        promised: The `slo` of the profile that it was started from, where it does not publish it
+            itself.
 
     Raises:
         ConnectionError: no server there.
         ValueError: it does not answer the workload's kind of request.
     """
     item = (workload.warm_up or workload.items)[0]
-    protocol = settings.protocol or (
-        "openai-completions" if item.messages is None else "openai-chat"
-    )
+    protocol = protocol_of(workload, settings)
     model = settings.model or await first_model(endpoint)
     can = await abilities(endpoint, protocol, model, item, settings.contract)
     said = await about(endpoint)
@@ -151,13 +174,13 @@ async def prepare(
         grpc=endpoint.grpc if protocol == "triton-grpc" else None,
         server=said,
     )
-    slo = settings.slo or _profile_slo(said)
+    published = (said.get("info") or {}).get("slo")  # of gemma-serve
+    slo = settings.slo or _profile_slo(published or promised or {})
     return Prepared(endpoint, sending, target, slo, can.salts, meter)
 
 
-def _profile_slo(said: dict[str, Any]) -> Slo | None:
-    """The SLO of the served profile, which gemma-serve publishes at /v1/info."""
-    found = (said.get("info") or {}).get("slo") or {}
+def _profile_slo(found: Mapping[str, Any]) -> Slo | None:
+    """A profile's `slo` in the harness's words: what it calls itl is of one request."""
     given = {"ttft_ms": found.get("ttft_ms"), "tpot_ms": found.get("itl_ms")}
     return Slo(**given) if any(given.values()) else None
 
@@ -184,7 +207,7 @@ async def run_cell(
     salt = run_id if server.salts else None
     sending = dataclasses.replace(server.sending, salt=salt, salt_each=cold)
     host, counters = conditions(), _Counters(server)
-    with ahead_of_servers() as ahead:
+    with undisturbed(settings.client_cpus) as client:
         offered = await offer(
             sending,
             load,
@@ -194,10 +217,8 @@ async def run_cell(
             on_measured=counters.begin,
             on_progress=on_progress,
         )
-    foreign, steal = await counters.end()
-    # What is gone has no CPU time: all of it would be called foreign.
-    offered.health.foreign_cpu = None if counters.ended else foreign
-    offered.health.steal = steal
+    use = await counters.end()
+    offered.health.foreign_cpu, offered.health.steal = use.foreign_cpu, use.steal
     metrics = summarise(offered.records, load, server.slo)
     side, reason = counters.differences(offered.records)
     run = Run(
@@ -210,7 +231,7 @@ async def run_cell(
         workload=about_workload(workload, sending, cold=cold),
         load=load,
         target=server.target,
-        host=host | {"client_priority": "raised" if ahead else "normal"},
+        host=host | client,
         phases=_phases(offered),
         validity=check_run(
             offered.records,
@@ -226,6 +247,7 @@ async def run_cell(
         metrics=metrics,
         server=side,
         server_reason=reason,
+        machine=use,
         timeseries=timeseries(offered.records),
     )
     return CellResult(run, offered.records, workload)
@@ -255,13 +277,14 @@ class _Counters:
         self.cpu_before = self._cpu_s()
         self.before = await scrape(self.server.endpoint)
 
-    async def end(self) -> tuple[float | None, float | None]:
-        """When the last answer is there; the parts of all cores of foreign processes and steal."""
+    async def end(self) -> MachineUse:
+        """When the last answer is there; what the processors did meanwhile."""
         self.cpu_after = self._cpu_s()
-        foreign, steal = self.watch.stop() if self.watch else (None, None)
+        use = self.watch.stop() if self.watch else MachineUse()
         self.after = await scrape(self.server.endpoint)
         self.ended = self.server.meter.ended() if self.server.meter else None
-        return foreign, steal
+        # What is gone has no CPU time: all of it would be called foreign.
+        return use.model_copy(update={"foreign_cpu": None}) if self.ended else use
 
     def _cpu_s(self) -> tuple[float, float] | None:
         meter = self.server.meter
@@ -291,16 +314,20 @@ class _Counters:
 
 def about_workload(workload: Workload, sending: Sending, *, cold: bool) -> WorkloadInfo:
     """The workload's part of a record."""
-    salted = (
-        f"; each prompt after {SALT_DIGITS} digits of its own, as {sending.protocol} has no cache "
-        "salt"
-    )
+    added = ""
+    if sending.salts_text:
+        added = (
+            f"; each prompt after {SALT_DIGITS} digits of its own, as {sending.protocol} has no "
+            "cache salt"
+        )
+    if sending.protocol == "openai-completions" and any(item.turn for item in workload.items):
+        added += "; a turn's prompt is all that was said before and the turn, line by line"
     return WorkloadInfo(
         kind=workload.spec.kind,
         sha256=workload.sha256,
         num_requests=len(workload.items),
         num_warm_up=len(workload.warm_up),
-        description=workload.description + (salted if sending.salts_text else ""),
+        description=workload.description + added,
         cache="cold" if cold else "warm",
         ignore_eos=sending.ignore_eos,
     )

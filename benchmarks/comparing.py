@@ -9,14 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.blocks import Blocks, Materialise
-from benchmarks.cell import Prepared, Settings, about_workload, prepare, shares_prompts
+from benchmarks.cell import Prepared, Settings, about_workload, shares_prompts
 from benchmarks.compare import run as course
 from benchmarks.compare.quality import with_quality
 from benchmarks.compare.statistics import LOOKS
+from benchmarks.compare.validity import starts_check
 from benchmarks.compare.verdict import overall
-from benchmarks.machine import argv, conditions, utc_now
-from benchmarks.records import TRITON_PROTOCOLS, Comparison, Load, Validity
-from benchmarks.serving import Served, check_asked, serving
+from benchmarks.machine import argv, conditions, undisturbed, utc_now
+from benchmarks.records import TRITON_PROTOCOLS, Comparison, Load, Slo, Validity
+from benchmarks.serving import Served, check_asked, of_target, serving
 from benchmarks.show import Bars, bars
 from benchmarks.workload import Workload
 
@@ -38,6 +39,7 @@ class Asked:
     aa_pairs: int | None = None  # as many as are usual if not given
     quality: Materialise | None = None
     ping_pong: bool = False
+    starts: int = 1
 
     def fixed(self) -> course.Settings:
         """
@@ -52,6 +54,7 @@ class Asked:
             aa_pairs=AA_PAIRS if self.aa_pairs is None else self.aa_pairs,
             margin=self.margin,
             alpha=self.alpha,
+            starts=self.starts,
             argv=tuple(argv()),
         )
 
@@ -67,6 +70,11 @@ def check(asked: Asked) -> None:
     workload = asked.materialise(asked.settings.seed)
     for target in asked.targets:
         check_asked(target, asked.settings, workload, asked.load)
+        if asked.starts > 1 and of_target(target, asked.settings)[0].kind == "url":
+            raise ValueError(
+                f"--starts {asked.starts} was given, and {target} runs already, so that it can't "
+                "be started anew; give profile: or vllm: for it, or leave --starts out"
+            )
     if asked.quality is not None:
         asked.quality(asked.settings.seed)
     if asked.ping_pong:
@@ -101,22 +109,78 @@ async def compare_targets(asked: Asked) -> Comparison:
     """
     check(asked)
     async with contextlib.AsyncExitStack() as stack:
-        arms, servers = [], {}
-        for slot, target in zip("AB", asked.targets, strict=True):
-            served = await stack.enter_async_context(serving(target, asked.settings))
-            arm = _arm(f"{slot} ({served.label})", served)
-            first = asked.materialise(asked.settings.seed)
-            servers[arm] = await prepare(
-                served.endpoint, first, served.settings, label=served.label, meter=served.meter
-            )
-            arms.append(arm)
-        _same_counting(list(servers.values()))
-        both = (arms[0], arms[1])
-        return await _compare(asked, both, servers)
+        sides = _Sides(asked, stack)
+        await sides.start()
+        return await _compare(asked, sides)
 
 
-def _arm(label: str, served: Served) -> course.Arm:
-    return course.Arm(label, served.wake, served.pause)
+class _Sides:
+    """Both servers of a comparison, which can be started anew; their arms stay the same."""
+
+    def __init__(self, asked: Asked, stack: contextlib.AsyncExitStack) -> None:
+        self._asked, self._stack = asked, stack
+        labels = [of_target(target, asked.settings)[0].label for target in asked.targets]
+        self.arms = (self._arm("A", 0, labels[0]), self._arm("B", 1, labels[1]))
+        self._served: list[Served] = []
+        self.servers: dict[course.Arm, Prepared] = {}
+
+    def _arm(self, slot: str, index: int, label: str) -> course.Arm:
+        async def wake() -> None:
+            await self._served[index].wake()
+
+        async def pause() -> None:
+            await self._served[index].pause()
+
+        return course.Arm(f"{slot} ({label})", wake, pause)
+
+    async def start(self) -> None:
+        """
+        Start what has to be started, and look at both.
+
+        Raises:
+            ServerError, ValueError, ConnectionError: one does not start or answer, or they can't be
+                held against each other.
+        """
+        first = self._asked.materialise(self._asked.settings.seed)
+        started, prepared = [], []
+        for target in self._asked.targets:
+            served = await self._stack.enter_async_context(serving(target, self._asked.settings))
+            started.append(served)
+            prepared.append(await served.prepared(first))
+        _same_counting(prepared)
+        self.servers.update(zip(self.arms, _same_slo(prepared), strict=True))
+        # Not before: whoever gives up wakes both, and those that have ended take no harm.
+        self._served = started
+
+    async def restart(self) -> None:
+        """End both, and start them anew."""
+        await self._stack.aclose()
+        await self.start()
+
+
+def _same_slo(servers: list[Prepared]) -> list[Prepared]:
+    """
+    Both held to one SLO: the one that was given, else that of the profile that has one.
+
+    Raises:
+        ValueError: both profiles have one, and not the same.
+    """
+    slos = [server.slo for server in servers if server.slo is not None]
+    if not slos:
+        return servers
+    if slos[0] != slos[-1]:
+        a, b = (_limits(slo) for slo in slos)
+        raise ValueError(
+            f"A's profile promises {a} and B's {b}, and goodput compares under one SLO alone; "
+            f"give --slo, like --slo {a}"
+        )
+    return [dataclasses.replace(server, slo=slos[0]) for server in servers]
+
+
+def _limits(slo: Slo) -> str:
+    """As --slo takes it."""
+    given = slo.model_dump(exclude_none=True)
+    return ",".join(f"{name}={value:g}" for name, value in given.items())
 
 
 def _same_counting(servers: list[Prepared]) -> None:
@@ -139,13 +203,11 @@ def _same_counting(servers: list[Prepared]) -> None:
     raise ValueError(f"the two servers' tokens would be counted by {counted}; {advice}")
 
 
-async def _compare(
-    asked: Asked, arms: tuple[course.Arm, course.Arm], servers: dict[course.Arm, Prepared]
-) -> Comparison:
+async def _compare(asked: Asked, sides: _Sides) -> Comparison:
     settings = asked.fixed()
     with bars("Comparing") as shown:
         blocks = Blocks(
-            servers,
+            sides.servers,
             asked.materialise,
             asked.load,
             asked.settings,
@@ -153,13 +215,20 @@ async def _compare(
             on_progress=shown.requests,
         )
         if asked.ping_pong:
-            record = await _ping_pong(asked, blocks, arms, shown.say)
+            record = await _ping_pong(asked, blocks, sides.arms, shown.say)
         else:
-            record = await course.compare(arms, blocks.measure, settings, _shown(shown))
+
+            async def restart() -> None:
+                shown.say("starting both anew")
+                await sides.restart()
+
+            record = await course.compare(
+                sides.arms, blocks.measure, settings, _shown(shown), restart
+            )
         if asked.quality is not None:
             shown.say("greedy answers of both")
             questions = dataclasses.replace(blocks, materialise=asked.quality)
-            quality = await questions.quality(arms, settings.seed)
+            quality = await questions.quality(sides.arms, settings.seed)
             record = with_quality(record, quality)
     return record
 
@@ -181,15 +250,16 @@ async def _ping_pong(
     begin: Callable[[str], None],
 ) -> Comparison:
     settings, started_at = asked.fixed(), utc_now()
-    floor, found = await blocks.ping_pong(
-        arms,
-        settings.seed,
-        alpha=settings.alpha,
-        margin=settings.margin,
-        aa_pairs=asked.aa_pairs,
-        begin=begin,
-    )
-    checks = [found.check]
+    with undisturbed(asked.settings.client_cpus) as client:
+        floor, found = await blocks.ping_pong(
+            arms,
+            settings.seed,
+            alpha=settings.alpha,
+            margin=settings.margin,
+            aa_pairs=asked.aa_pairs,
+            begin=begin,
+        )
+    checks = [found.check, starts_check(found.metrics, 1)]
     if floor is not None:
         checks.append(floor.check.model_copy(update={"name": "failed_pairs (A against itself)"}))
     red = [check for check in checks if check.status == "red"]
@@ -207,7 +277,7 @@ async def _ping_pong(
         ended_at=utc_now(),
         argv=list(settings.argv),
         seed=settings.seed,
-        host=conditions(),
+        host=conditions() | client,
         equivalence=settings.margin,
         looks=[len(found.pairs)],
         metrics=found.metrics,

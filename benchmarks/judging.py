@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.cell import CellResult, Settings, prepare, run_cell, write_cell
+from benchmarks.cell import CellResult, Settings, run_cell, write_cell
 from benchmarks.judge import Replay, check_load, check_protocol, chosen_tools
 from benchmarks.judge import judge as judge_replay
 from benchmarks.options import LoadOptions, ServerOptions, WorkloadOptions
@@ -65,13 +65,7 @@ async def judge_target(asked: Asked) -> Judgement:
         ServerError, JudgeError, ValueError: what does not start, install or answer.
     """
     async with serving(asked.target, asked.settings) as served:
-        prepared = await prepare(
-            served.endpoint,
-            asked.workload,
-            served.settings,
-            label=served.label,
-            meter=served.meter,
-        )
+        prepared = await served.prepared(asked.workload)
         replay = Replay(
             url=prepared.endpoint.url,
             model=prepared.sending.model,
@@ -82,6 +76,7 @@ async def judge_target(asked: Asked) -> Judgement:
             ignore_eos=prepared.sending.ignore_eos,
             salted=prepared.salts,
             token_ids=prepared.sending.token_source == "token_ids",
+            client_cpus=asked.settings.client_cpus,
         )
         with bars("Judging") as shown:
 

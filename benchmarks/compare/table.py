@@ -7,6 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from benchmarks.compare.verdict import p_text
+from benchmarks.metrics.verdicts import conditions
 from benchmarks.records import Comparison, MetricComparison
 
 STYLES = {
@@ -46,7 +47,7 @@ def render(comparison: Comparison) -> RenderableType:
     parts: list[RenderableType] = [
         Text(opening(comparison), style=STYLES[comparison.verdict]),
         *(Text(f"red: {check.name}: {check.message}", style="red") for check in red),
-        *(Text(check.message) for check in checks if check.name == "prompts_by_protocol"),
+        *map(Text, conditions(checks)),
     ]
     if comparison.quality is not None:
         parts.append(Text(comparison.quality.message))

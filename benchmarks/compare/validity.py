@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from statistics import fmean
 
 from benchmarks.compare.verdict import MeasuredPair
 from benchmarks.metrics.validity import worst_of
-from benchmarks.records import Check, Run, Validity
+from benchmarks.metrics.verdicts import OF_METRIC
+from benchmarks.records import Check, MetricComparison, Run, Validity
 
 # What the machine did to a block meanwhile. Such a pair is measured again: the rule is fixed
 # beforehand and does not look at the outcome; a pair that stays disturbed makes all INVALID.
@@ -30,8 +33,15 @@ def merge(
     a_b: Sequence[RunPair],
     repeated: Sequence[RunPair] = (),
     missing: Sequence[str] = (),
+    left_out: Mapping[str, str] | None = None,
 ) -> Validity:
-    """INVALID as soon as a block that counts is, or two of a pair did not do the same work."""
+    """
+    INVALID as soon as a block that counts is, or two of a pair did not do the same work.
+
+    Args:
+        missing: Metrics that only some blocks have.
+        left_out: Metrics that are not compared for a reason of their own, and the reason.
+    """
     a = [(pair.a_directory, pair.a.validity) for pair in (*a_a, *a_b)]
     a += [(pair.b_directory, pair.b.validity) for pair in a_a]
     b = [(pair.b_directory, pair.b.validity) for pair in a_b]
@@ -42,7 +52,8 @@ def merge(
         *worst_of(b, arm=" (B)"),
         _floor_check(len(a_a)),
         _repeats_check(repeated),
-        *map(_missing_check, missing),
+        *(_metric_check(metric, "some block has no value for it, or 0") for metric in missing),
+        *(_metric_check(metric, why) for metric, why in (left_out or {}).items()),
     ]
     red = any(check.status == "red" for check in checks)
     return Validity(verdict="INVALID" if red else "VALID", checks=checks)
@@ -128,9 +139,41 @@ def _repeats_check(repeated: Sequence[RunPair]) -> Check:
     )
 
 
-def _missing_check(metric: str) -> Check:
+def _metric_check(metric: str, why: str) -> Check:
     return Check(
-        name=f"metric {metric}",
+        name=f"{OF_METRIC}{metric}",
         status="not_measured",
-        message=f"{metric} is not compared: some block has no value for it, or 0",
+        message=f"{metric} is not compared: {why}",
     )
+
+
+def starts_check(metrics: Sequence[MetricComparison], starts: int) -> Check:
+    """
+    Whether the luck of one start can be told from the server; never red.
+
+    A start decides for all of its pairs where memory lies and what was compiled. The interval is
+    over pairs, so that only a look at each start by itself shows it.
+    """
+    if starts < 2:
+        return Check(
+            name="starts",
+            status="not_measured",
+            message="each server was started once: the luck of a start (memory layout, compiled "
+            "kernels) is in every pair, and not in the interval; --starts 3 starts both anew",
+        )
+    said = [f"{found.metric} {_by_start(found)}" for found in metrics if found.primary]
+    return Check(
+        name="starts",
+        status="ok",
+        value=starts,
+        unit="starts",
+        message=f"both servers were started {starts} times; A / B by start: {', '.join(said)}",
+    )
+
+
+def _by_start(found: MetricComparison) -> str:
+    """The geometric mean of the ratios of each start's pairs."""
+    logs: dict[int, list[float]] = {}
+    for pair in found.pairs:
+        logs.setdefault(pair.start, []).append(pair.log_ratio)
+    return " ".join(f"{math.exp(fmean(of_start)):.3f}" for _, of_start in sorted(logs.items()))

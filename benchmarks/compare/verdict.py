@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Generic
+from typing import Generic, TypeVar
 
 import numpy as np
 
@@ -26,6 +26,7 @@ from benchmarks.compare.statistics import (
 )
 from benchmarks.records import Comparison, MetricComparison, Pair
 
+T = TypeVar("T")
 EXIT_CODES = {"faster": 0, "equivalent": 0, "slower": 1, "inconclusive": 2, "invalid": 3}
 
 
@@ -38,6 +39,7 @@ class MeasuredPair(Generic[Measured]):
     b: Measured
     a_directory: str | None = None
     b_directory: str | None = None
+    start: int = 1  # of both servers
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,13 @@ def compare_metrics(
     noise_floors: Mapping[str, float] | None = None,
 ) -> list[MetricComparison]:
     """Each metric that every pair has on both sides, above 0; Holm over the primary ones."""
-    known = [(metric, values) for metric in metrics if (values := _values(metric, pairs))]
+    is_one_server = rule.other == "A"
+    known = [
+        (metric, values)
+        for metric in metrics
+        if (values := _values(metric, pairs))
+        and not _too_few(metric, pairs, is_one_server=is_one_server)
+    ]
     logs = [log_ratios(a, b) for _, (a, b) in known]
     raw = [sign_flip_p(d, seed=rule.seed) for d in logs]
     primary = [index for index, (metric, _) in enumerate(known) if metric.primary]
@@ -89,6 +97,7 @@ def compare_metrics(
                     log_ratio=float(log),
                     a_directory=pair.a_directory,
                     b_directory=pair.b_directory,
+                    start=pair.start,
                 )
                 for pair, a, b, log in zip(pairs, *values, d, strict=True)
             ],
@@ -111,6 +120,19 @@ def missing_metrics(
         if not _values(metric, pairs)
         and any(metric.value(run) is not None for pair in pairs for run in (pair.a, pair.b))
     ]
+
+
+def left_out(
+    metrics: Sequence[Metric[Measured]], pairs: Sequence[MeasuredPair[Measured]]
+) -> dict[str, str]:
+    """Declared metrics that are not compared for want of requests or of an SLO, and why."""
+    found = {}
+    for metric in metrics:
+        if _values(metric, pairs) and (few := _too_few(metric, pairs)):
+            found[metric.name] = few
+        elif metric.absent and all(value is None for value in _both(metric.value, pairs)):
+            found[metric.name] = metric.absent
+    return found
 
 
 def noise_floors(a_a: Sequence[MetricComparison]) -> dict[str, float]:
@@ -151,6 +173,32 @@ def _joined(metrics: Sequence[MetricComparison]) -> str:
     """The first sentence, and which other metrics share its verdict."""
     others = [metric.metric for metric in metrics[1:]]
     return metrics[0].message + (f"; the same for {', '.join(others)}" if others else "")
+
+
+def _both(value: Callable[[Measured], T], pairs: Sequence[MeasuredPair[Measured]]) -> Iterator[T]:
+    """Of all blocks of A, then of all of B."""
+    yield from (value(pair.a) for pair in pairs)
+    yield from (value(pair.b) for pair in pairs)
+
+
+def _too_few(
+    metric: Metric[Measured],
+    pairs: Sequence[MeasuredPair[Measured]],
+    *,
+    is_one_server: bool = False,
+) -> str:
+    """That a side has too few requests for the metric; empty where it has enough."""
+    if metric.requests is None:
+        return ""
+    counts = list(_both(metric.requests, pairs))
+    sides = [counts] if is_one_server else [counts[: len(pairs)], counts[len(pairs) :]]
+    fewest = min(sum(side) for side in sides)
+    if fewest >= metric.floor:
+        return ""
+    return (
+        f"it needs {metric.floor} requests a side, and there were {fewest}; give more --requests, "
+        "or more pairs"
+    )
 
 
 def _values(

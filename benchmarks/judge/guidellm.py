@@ -77,7 +77,8 @@ class Guidellm:
             words = [str(self._python.with_name("guidellm")), "run", "-c", str(config)]
             environ = ENVIRON | {"HF_DATASETS_CACHE": scratch}
             log = directory / f"{name}.log"
-            await run_tool(self.name, [*words, "--disable-console"], log, environ)
+            words.append("--disable-console")
+            await run_tool(self.name, words, log, environ, replay.client_cpus)
         saved: dict[str, Any] = json.loads(result.read_text())
         return saved
 

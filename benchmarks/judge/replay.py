@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 from benchmarks import records
-from benchmarks.machine import ahead_of_servers
+from benchmarks.machine import ahead_of_servers, on_cpus
 from benchmarks.records import Load, RequestRecord
 from benchmarks.servers import venvs
 from benchmarks.servers.processes import Tree
@@ -44,6 +44,11 @@ def check_load(load: Load) -> None:
             f"load {load.label()} cannot be judged: each tool draws arrivals of its own; "
             "give a --concurrency"
         )
+    if load.ramp_s is not None:
+        raise JudgeError(
+            f"--ramp-s {load.ramp_s:g} cannot be judged: the tools start all clients at once; "
+            "leave it out"
+        )
 
 
 def check_protocol(protocol: records.Protocol) -> None:
@@ -70,6 +75,7 @@ class Replay:
             run finds the prefix cache of the one before.
         token_ids: Whether our client asks for `return_token_ids`; the others then do, as the server
             has more to write.
+        client_cpus: Cores of our client alone, which are then those of the tools.
         begun: Part of all salts: a running server still has the blocks of the judging before.
     """
 
@@ -82,6 +88,7 @@ class Replay:
     salted: bool = True
     token_ids: bool = True
     api_key: str | None = None
+    client_cpus: tuple[int, ...] | None = None
     begun: str = field(default_factory=lambda: secrets.token_hex(4))
 
     def __post_init__(self) -> None:
@@ -130,18 +137,25 @@ class Tool(Protocol):
         """Our requests by its definitions."""
 
 
-async def run_tool(name: str, words: Sequence[str], log: Path, environ: Mapping[str, str]) -> None:
+async def run_tool(
+    name: str,
+    words: Sequence[str],
+    log: Path,
+    environ: Mapping[str, str],
+    cpus: Collection[int] | None = None,
+) -> None:
     """
     Run a tool to its end, its output in a log.
 
-    It goes ahead of the servers as our own client does, which it inherits; and stays in our
-    session, as the kernel shares cores among sessions whatever their priorities.
+    It goes ahead of the servers, on the cores that are given, as our own client does, which it
+    inherits; and stays in our session, as the kernel shares cores among sessions whatever their
+    priorities.
 
     Raises:
         JudgeError: it failed, or took longer than an hour; with the end of the log.
     """
     deadline_s = time.monotonic() + RUN_TIMEOUT_S
-    with ahead_of_servers():
+    with on_cpus(cpus), ahead_of_servers():
         tree = Tree(words, log, environ)
     try:
         while (code := tree.poll()) is None:

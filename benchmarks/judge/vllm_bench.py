@@ -90,9 +90,8 @@ class VllmBench:
             words = arguments(replay, salt, dataset, tokenizer, directory / f"{name}.json")
             key = {"OPENAI_API_KEY": replay.api_key} if replay.api_key else {}
             log = directory / f"{name}.log"
-            await run_tool(
-                self.name, [sys.executable, "-c", MAIN, *words], log, self._environ | key
-            )
+            words = [sys.executable, "-c", MAIN, *words]
+            await run_tool(self.name, words, log, self._environ | key, replay.client_cpus)
         return read_figures(json.loads((directory / f"{name}.json").read_text()))
 
     def ours(self, sent: Sequence[RequestRecord]) -> Figures:

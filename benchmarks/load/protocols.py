@@ -73,6 +73,10 @@ def body(
     """
     A greedy, streaming request.
 
+    Args:
+        history: What was said before in the item's conversation: a message a turn, and one an
+            answer. Where there are no messages it is one text, line by line before the new turn.
+
     Raises:
         ValueError: the protocol has no place for the item's kind of prompt.
     """
@@ -88,7 +92,7 @@ def body(
     if protocol == "openai-chat":
         asked["messages"] = [*(history or []), *_messages(item)]
     else:
-        asked["prompt"] = item.prompt_token_ids or _text(item, "openai-completions")
+        asked["prompt"] = _prompt(item, history or [])
     if extras.ignore_eos:
         asked["ignore_eos"] = True
     if extras.token_ids:
@@ -98,6 +102,13 @@ def body(
     if extras.cache_salt:
         asked["cache_salt"] = extras.cache_salt
     return asked
+
+
+def _prompt(item: Item, history: list[Message]) -> str | list[int]:
+    if item.prompt_token_ids is not None:
+        return item.prompt_token_ids
+    text = _text(item, "openai-completions")
+    return "\n".join([*(message["content"] for message in history), text])
 
 
 def _messages(item: Item) -> list[Message]:

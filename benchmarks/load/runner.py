@@ -180,16 +180,22 @@ class _Run:
             raise unreachable(self.sending.endpoint, error) from error
 
     async def _closed(self) -> None:
-        """Each of `concurrency` clients takes the next unit as soon as its last one is done."""
-        line = iter(zip(self.line, self.first_bytes, strict=True))
+        """
+        Each of `concurrency` clients takes the next unit as soon as its last one is done.
 
-        async def client() -> None:
+        They start one after another, evenly over the ramp.
+        """
+        line = iter(zip(self.line, self.first_bytes, strict=True))
+        num_clients, ramp_s = self.load.concurrency or 1, self.load.ramp_s or 0.0
+
+        async def client(number: int) -> None:
+            await asyncio.sleep(ramp_s * number / num_clients)
             for (phase, unit), first in line:
                 await self._send_unit(phase, unit, first, None)
 
         async with asyncio.TaskGroup() as clients:
-            for _ in range(self.load.concurrency or 1):
-                clients.create_task(client())
+            for number in range(num_clients):
+                clients.create_task(client(number))
 
     async def _open(self, origin_s: float) -> None:
         """Each unit at its own time after the start, whatever became of those before it."""

@@ -26,7 +26,8 @@ def describe(values: Sequence[float], unit: str, clusters: int | None = None) ->
     The distribution of `values`; percentiles by linear interpolation, suppressed below FLOORS.
 
     The gaps of one request depend on each other: for pooled gaps `clusters` is the number of
-    requests they come from, which is then held against the floors, and no certified bound is given.
+    requests they come from, which is then held against the floors; no certified bound is given, and
+    the sample's p95 stands apart, for comparisons of many such samples.
     """
     if not values:
         return Distribution(unit=unit, n=0, reason="no request has a value")
@@ -41,6 +42,8 @@ def describe(values: Sequence[float], unit: str, clusters: int | None = None) ->
         ordered = np.sort(array)
         for name in ("p90", "p99"):
             known[f"{name}_certified"] = certified_upper_bound(ordered, QUANTILES[name])
+    else:
+        known |= {"clusters": clusters, "p95_sample": float(np.quantile(array, QUANTILES["p95"]))}
     return Distribution(
         unit=unit,
         n=len(values),

@@ -29,7 +29,9 @@ SCALARS = {
     "cached_prompt_tokens": "tokens",
 }
 GOODPUT = {"goodput_rps": "requests/s", "goodput_tps": "tokens/s", "attainment": "share"}
-STATISTICS = [name for name in Distribution.model_fields if name not in ("unit", "n", "reason")]
+# A percentile of too few requests is no figure for a table.
+LEFT_OUT = {"reason", "p95_sample"}
+STATISTICS = [name for name in Distribution.model_fields if name not in {"unit", "n", *LEFT_OUT}]
 COLUMNS = ["run_id", "target", "load", "verdict", "window", "metric", "unit", "n", *STATISTICS]
 
 
@@ -78,7 +80,7 @@ def _window_rows(window: Window) -> list[dict[str, Any]]:
             _scalar(name, unit, getattr(window.goodput, name)) for name, unit in GOODPUT.items()
         ]
     for name, distribution in window.distributions.items():
-        rows.append({"metric": name, **distribution.model_dump(exclude={"reason"})})
+        rows.append({"metric": name, **distribution.model_dump(exclude=LEFT_OUT)})
     return rows
 
 

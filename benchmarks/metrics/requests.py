@@ -139,6 +139,20 @@ def speed_user_tps(record: RequestRecord) -> float | None:
     return 1 / tpot if tpot else None
 
 
+def prefill_tps(record: RequestRecord) -> float | None:
+    """
+    Prompt tokens per second until the first token: prompt / ttft.
+
+    Only of requests that have the server to themselves (a closed loop of one client), as TTFT is
+    queueing otherwise, and that found nothing in the prefix cache.
+    Source: llama-bench (prompt processing, pp).
+    """
+    ttft, prompt = ttft_s(record), prompt_tokens(record)
+    if not ttft or not prompt or record.cached_tokens:
+        return None
+    return prompt / ttft
+
+
 def num_coalesced_chunks(record: RequestRecord) -> int:
     """Chunks that came out of one read together with the chunk before them: their gap is 0."""
     return sum(before.read_id == after.read_id for before, after in pairwise(record.chunks))

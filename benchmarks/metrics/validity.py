@@ -43,7 +43,7 @@ def check_run(
     if cold:
         checks.append(prefix_cache(measured, server))
     if load.mode != "closed":
-        checks.append(saturation(records))
+        checks.append(saturation(records, load.ramp_s or 0.0))
     red = any(check.status == "red" for check in checks)
     return Validity(verdict="INVALID" if red else "VALID", checks=checks)
 
@@ -107,13 +107,13 @@ def prefix_cache(measured: Sequence[RequestRecord], server: ServerSide | None) -
     )
 
 
-def saturation(records: Sequence[RequestRecord]) -> Check:
+def saturation(records: Sequence[RequestRecord], ramp_s: float = 0.0) -> Check:
     """
     Open requests gained over the schedule: a backlog that keeps growing has no steady latency.
 
     Its latencies then say how long the run was. See `saturation.py` for the two tests.
     """
-    name, found = "saturation", backlog(records)
+    name, found = "saturation", backlog(records, ramp_s)
     if (drain := drain_over_schedule(records)) is not None and drain > MAX_DRAIN:
         return Check(
             name=name,

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from benchmarks.records import Check
+
+# Of a comparison, and never red.
+CONDITIONS = ("prompts_by_protocol", "starts")
+OF_METRIC = "metric "  # before the name of one that could not be compared
 
 
 def judged(name: str, value: float, limit: float, seen: str, advice: str, unit: str = "") -> Check:
@@ -29,6 +35,15 @@ def judged_at_least(
 def not_measured(name: str, why: str) -> Check:
     """A check that could not be made."""
     return Check(name=name, status="not_measured", message=why)
+
+
+def conditions(checks: Sequence[Check]) -> list[str]:
+    """What a comparison's verdict does not cover, and is to be read with it."""
+    return [
+        check.message
+        for check in checks
+        if check.name in CONDITIONS or check.name.startswith(OF_METRIC)
+    ]
 
 
 def percent(share: float) -> str:

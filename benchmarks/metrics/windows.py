@@ -32,6 +32,7 @@ ONE_A_REQUEST: dict[str, tuple[Callable[[RequestRecord], float | None], str]] = 
     "max_stall_s": (per_request.max_stall_s, "s"),
     "ntpot_s": (per_request.ntpot_s, "s"),
     "speed_user_tps": (per_request.speed_user_tps, "tokens/s"),
+    "prefill_tps": (per_request.prefill_tps, "tokens/s"),
 }
 MANY_A_REQUEST: dict[str, tuple[Callable[[RequestRecord], list[float]], str]] = {
     "icl_s": (per_request.icl_s, "s"),
@@ -39,6 +40,8 @@ MANY_A_REQUEST: dict[str, tuple[Callable[[RequestRecord], list[float]], str]] = 
 }
 # Only an open loop has a schedule: elsewhere these would be rows of nothing.
 OPEN_LOOP_ONLY = ("ttft_sched_s", "e2e_sched_s")
+# Elsewhere a request shares the server, and this would be no speed of it.
+ONE_CLIENT_ONLY = ("prefill_tps",)
 
 FULL_LOAD = 0.9
 # Between the end of a client's request and the start of its next there is always a moment. A dip
@@ -55,10 +58,20 @@ def summarise(records: Sequence[RequestRecord], load: Load, slo: Slo | None) -> 
         ValueError: there is no measured request.
     """
     steady_window, reason = steady(records, load, slo)
-    return Metrics(full_run=full_run(records, slo), steady=steady_window, steady_reason=reason)
+    return Metrics(
+        full_run=full_run(records, slo, one_client=_one_client(load)),
+        steady=steady_window,
+        steady_reason=reason,
+    )
 
 
-def full_run(records: Sequence[RequestRecord], slo: Slo | None) -> Window:
+def _one_client(load: Load) -> bool:
+    return load.mode == "closed" and load.concurrency == 1
+
+
+def full_run(
+    records: Sequence[RequestRecord], slo: Slo | None, *, one_client: bool = False
+) -> Window:
     """
     All measured requests, D = first measured sending to the last end of one that completed.
 
@@ -77,6 +90,7 @@ def full_run(records: Sequence[RequestRecord], slo: Slo | None) -> Window:
         prefilled=ok,
         concurrency=mean_concurrency(ok, span.length_s),
         slo=slo,
+        one_client=one_client,
     )
 
 
@@ -87,9 +101,10 @@ def steady(
     The window under full load, or why there is none.
 
     Closed loop: the longest span of the measured part in which at least 0.9 x concurrency requests
-    are open, those of the warm-up included. Open loop: from the first measured scheduled sending to
-    the last. Tokens count by their own arrival, prompts by their first token's, requests by their
-    completion, whichever phase they belong to; failed requests' tokens do not count.
+    are open, those of the warm-up included. Open loop: from the first measured scheduled sending,
+    or the end of the ramp, to the last. Tokens count by their own arrival, prompts by their first
+    token's, requests by their completion, whichever phase they belong to; failed requests' tokens
+    do not count.
     Source: lmsys/sglang#30918 (longest span above a part of the peak concurrency).
     """
     span, reason = _steady_span(records, load)
@@ -111,6 +126,7 @@ def steady(
         prefilled=_prefilled_within(records, span),
         concurrency=mean_open(records, span),
         slo=slo,
+        one_client=_one_client(load),
     )
     return window, None
 
@@ -121,12 +137,16 @@ def median_e2e_s(records: Sequence[RequestRecord]) -> float | None:
     return values[len(values) // 2] if values else None
 
 
-def distributions(ok: Sequence[RequestRecord]) -> dict[str, Distribution]:
+def distributions(
+    ok: Sequence[RequestRecord], *, one_client: bool = False
+) -> dict[str, Distribution]:
     """Every metric of `requests.py` over completed requests, by its function's name."""
     found: dict[str, Distribution] = {}
     scheduled = any(record.sched_s is not None for record in ok)
+    left_out = [] if scheduled else [*OPEN_LOOP_ONLY]
+    left_out += [] if one_client else ONE_CLIENT_ONLY
     for name, (metric, unit) in ONE_A_REQUEST.items():
-        if scheduled or name not in OPEN_LOOP_ONLY:
+        if name not in left_out:
             values = [value for record in ok if (value := metric(record)) is not None]
             found[name] = describe(values, unit)
     for name, (gaps, unit) in MANY_A_REQUEST.items():
@@ -153,6 +173,7 @@ def _window(
     prefilled: Sequence[RequestRecord],
     concurrency: float | None,
     slo: Slo | None,
+    one_client: bool,
 ) -> Window:
     ok = completed(ended)
     lasts = span.length_s > 0
@@ -173,7 +194,7 @@ def _window(
         total_tps=(sum(known) + output_tokens) / span.length_s if lasts and all_known else None,
         rps=len(ok) / span.length_s if lasts else None,
         mean_concurrency=concurrency,
-        distributions=distributions(ok),
+        distributions=distributions(ok, one_client=one_client),
         goodput=None if slo is None else goodput(ended, slo, span.length_s),
     )
 
@@ -184,7 +205,10 @@ def _steady_span(records: Sequence[RequestRecord], load: Load) -> tuple[Span | N
         due_s = [record.sched_s for record in measured if record.sched_s is not None]
         if len(due_s) < 2:
             return None, "fewer than two requests had a scheduled sending; send more requests"
-        return Span(min(due_s), max(due_s)), None
+        ramp_s = load.ramp_s or 0.0
+        if max(due_s) <= ramp_s:
+            return None, f"all was sent within the ramp of {ramp_s:g} s; send more requests"
+        return Span(max(min(due_s), ramp_s), max(due_s)), None
     began_s = min(record.send_s for record in measured)
     wanted = FULL_LOAD * (load.concurrency or 1)
     usual_s = median_e2e_s(completed(records)) or 0.0

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from benchmarks.metrics.diagnosis import diagnose
+from benchmarks.metrics.verdicts import conditions
 from benchmarks.records import Judgement, Run, SweepPoint, Validity
 from benchmarks.report import words
 from benchmarks.report.data import ComparisonData, ReportData, RunData, SweepData
@@ -143,12 +144,21 @@ def comparison_section(data: ComparisonData) -> Section:
         found.verdict.upper() if found.verdict == "invalid" else found.verdict,
         _red(found.validity),
         "" if found.verdict == "invalid" else found.message[:1].upper() + found.message[1:],
-        [quality.message] if quality else ["Whether both answer the same was not measured."],
+        [
+            quality.message if quality else "Whether both answer the same was not measured.",
+            *map(_sentence, conditions(found.validity.checks)),
+        ],
         [ratio_figure(metric) for metric in found.metrics if metric.primary],
         plots,
         conditions=comparison_conditions(found),
         tags=["output differs"] if quality and not quality.same else [],
     )
+
+
+def _sentence(said: str) -> str:
+    """A message as a sentence; one that begins with a metric's name keeps it as it is written."""
+    is_name = "_" in said.partition(" ")[0]
+    return f"{said if is_name else said[:1].upper() + said[1:]}."
 
 
 def judge_section(found: Judgement) -> Section:

@@ -72,6 +72,9 @@ def _interval(values_of: Many, a: Sequence[RunData], b: Sequence[RunData]) -> Va
     for _ in range(RESAMPLES):
         drawn = random.integers(0, len(a), len(a))
         quantiles = [np.quantile(side[drawn].ravel(), QUANTILES) for side in (blocks_a, blocks_b)]
+        # As above: where tokens come together in some blocks, there is a draw without a ratio.
+        if min(side[0] for side in quantiles) <= 0:
+            return None
         ratios.append(quantiles[0] / quantiles[1])
     low, high = np.quantile(np.array(ratios), [0.025, 0.975], axis=0)
     return np.array([low, high])

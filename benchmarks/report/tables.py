@@ -12,6 +12,7 @@ from benchmarks.records import (
     Distribution,
     Judgement,
     JudgeRow,
+    MachineUse,
     Run,
     ServerSide,
     Sweep,
@@ -70,6 +71,7 @@ def run_conditions(run: Run) -> list[Facts]:
         ("Tokens counted by", str(run.token_source or "not known")),
         ("Command", " ".join(run.argv)),
         *_flat(run.tool),
+        *(_machine_use(run.machine) if run.machine else []),
     ]
     return [
         Facts("Server", _target(run.target)),
@@ -84,6 +86,7 @@ def comparison_conditions(found: Comparison) -> list[Facts]:
     asked = [
         ("Equivalence margin", words.percent(found.equivalence)),
         ("Looked at after", ", ".join(map(str, found.looks)) + " pairs"),
+        ("Starts of each server", str(found.starts)),
     ]
     return [
         Facts("A", _target(found.a)),
@@ -116,6 +119,17 @@ def _workload(found: Comparison | Judgement, asked: list[tuple[str, str]]) -> li
         ("Ended", found.ended_at),
         ("Command", " ".join(found.argv)),
     ]
+
+
+def _machine_use(use: MachineUse) -> list[tuple[str, str]]:
+    """What the processors did meanwhile; only what could be known."""
+    parts = {
+        "CPU of other processes": use.foreign_cpu,
+        "CPU taken by the hypervisor": use.steal,
+        "Time in which some process waited for a core": use.psi_cpu,
+    }
+    rows = [(name, words.percent(part)) for name, part in parts.items() if part is not None]
+    return [*rows, ("Load average at its end", str(use.load_average))] if rows else []
 
 
 def judge_rows(found: Judgement) -> Table:

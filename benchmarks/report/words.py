@@ -18,6 +18,7 @@ METRIC_NAMES = {
     "max_stall": "Longest pause of a request",
     "ntpot": "Normalised time per output token",
     "speed_user": "Tokens per second per user",
+    "prefill": "Prompt tokens per second until the first token",
     "output_tps": "Output tokens per second",
     "total_tps": "Total tokens per second",
     "rps": "Requests per second",
@@ -127,11 +128,12 @@ def metric_name(metric: str) -> str:
 
 def load_words(load: Load) -> str:
     """A load as a sentence's part."""
+    ramp = f", reached within {load.ramp_s:g} s" if load.ramp_s else ""
     if load.mode == "closed":
-        return f"closed loop, {load.concurrency} requests at a time"
+        return f"closed loop, {load.concurrency} requests at a time{ramp}"
     cap = f", at most {load.max_concurrency} open" if load.max_concurrency else ""
     if load.mode == "trace":
         return f"at the trace's own times{cap}"
     shape = load.arrivals or "constant"
     burst = f" (burstiness {load.burstiness:g})" if shape == "gamma" and load.burstiness else ""
-    return f"open loop, {load.rate_rps:g} requests a second, {shape} arrivals{burst}{cap}"
+    return f"open loop, {load.rate_rps:g} requests a second, {shape} arrivals{burst}{cap}{ramp}"

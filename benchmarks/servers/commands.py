@@ -24,6 +24,9 @@ PREPARE = (
     "print(embedded.prepare(say=lambda line: print(line, file=sys.stderr)))"
 )
 EMBEDDED = "embedded/"
+# What a profile promises, as its own keys say it: ttft_ms, itl_ms.
+ProfileSlo = Mapping[str, float | None]
+NO_SLO: ProfileSlo = {}
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,7 @@ class Command:
     words: Sequence[str]
     ready_path: str
     environ: Mapping[str, str] = field(default_factory=dict)
+    slo: ProfileSlo = field(default_factory=dict)  # where the server does not publish it itself
 
 
 async def command(spec: TargetSpec, port: int, on_progress: Progress | None = None) -> Command:
@@ -80,21 +84,23 @@ async def _vllm(spec: TargetSpec, port: int) -> Command:
     for setting in shown["engine_args"] + shown["frontend_args"]:
         value = setting["value"]
         words += _flag(setting["key"], await _local(value) if _is_embedded(value) else value)
-    return Command(words, "/health", environ)
+    return Command(words, "/health", environ, shown["slo"])
 
 
 async def _transformers(spec: TargetSpec, port: int) -> Command:
-    model = spec.what if _is_directory(spec.what) else await _profile_model(spec)
+    model, slo = spec.what, NO_SLO
+    if not _is_directory(model):
+        shown = await _check(spec)
+        model, slo = await _profile_model(shown), shown["slo"]
     words = [sys.executable, "-m", "benchmarks.servers.transformers_server", model]
-    return Command([*words, "--port", str(port)], "/health", {"PYTHONPATH": str(ROOT)})
+    return Command([*words, "--port", str(port)], "/health", {"PYTHONPATH": str(ROOT)}, slo)
 
 
 def _is_directory(path: str) -> bool:
     return Path(path).is_dir()
 
 
-async def _profile_model(spec: TargetSpec) -> str:
-    shown = await _check(spec)
+async def _profile_model(shown: Mapping[str, Any]) -> str:
     model = next(row["value"] for row in shown["engine_args"] if row["key"] == "model")
     return await _local(model) if _is_embedded(model) else str(model)
 

@@ -11,13 +11,13 @@ import tempfile
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
 import psutil
 
-from benchmarks.servers.commands import Command, command
+from benchmarks.servers.commands import Command, ProfileSlo, command
 from benchmarks.servers.errors import ServerError
 from benchmarks.servers.processes import MIB, Tree, cpu_s
 from benchmarks.servers.targets import TargetSpec
@@ -45,6 +45,7 @@ class Server:
     ready_s: float | None = None
     log: Path | None = None
     tree: Tree | None = None
+    slo: ProfileSlo = field(default_factory=dict)  # of its profile, unless it publishes that
 
     def api_cpu_s(self) -> float | None:
         """CPU seconds so far of the process that speaks HTTP."""
@@ -175,6 +176,7 @@ class _Start:
             ready_s=time.monotonic() - self.began_s,
             log=self.log,
             tree=self.tree,
+            slo=self.how.slo,
         )
 
 

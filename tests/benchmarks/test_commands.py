@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import signal
 import subprocess
@@ -202,6 +203,26 @@ def test_invalid_run_says_so_first_and_exits_with_3(url: str, tmp_path: Path) ->
     assert "timeout" in done.stdout
 
 
+def test_ramp_and_cores_of_the_client(url: str, tmp_path: Path) -> None:
+    """Both are in the record: the load with its ramp, and where the client ran."""
+    core = str(max(os.sched_getaffinity(0)))
+    done = bench("run", url, "--concurrency", "4", "--requests", "6", "--warm-up", "0",
+                 "--output", "100", "--ramp-s", "0.4", "--client-cpus", core,
+                 "--out", tmp_path)  # fmt: skip
+    run = Run.model_validate_json((tmp_path / "run.json").read_text())
+    lines = [json.loads(line) for line in (tmp_path / "requests.jsonl").read_text().splitlines()]
+    sends_s = sorted(line["send_s"] for line in lines)
+
+    assert_honest(done, tmp_path / "run.json")
+    assert (run.load.concurrency, run.load.ramp_s) == (4, 0.4)
+    assert run.host["client_cpus"] == core
+    assert run.machine is not None
+    assert run.machine.load_average is not None
+    # The clients begin 100 ms apart, and a request takes 208; timers ring late, never early.
+    assert sends_s[1] >= 0.1 - 0.005
+    assert sends_s[2] >= 0.2 - 0.005
+
+
 def test_replay_of_a_flight_record(url: str, tmp_path: Path) -> None:
     """A record's requests are sent at its times, without what generated nothing, and faster."""
     rows = [
@@ -278,10 +299,15 @@ PREFIX = ["--workload", "prefix", "--set", "num_groups=2", "--set", "prefix_toke
         ("compare A B --ping-pong --looks 6", "--looks 6 was given, and --ping-pong looks once"),
         ("compare A B --ping-pong --warm-cache", "--warm-cache was given, and with --ping-pong"),
         ("compare A B --ping-pong --aa-pairs 99", "has a pair for each of the 32 requests"),
+        ("compare A B --ping-pong --starts 2", "--ping-pong sends all its requests to one start"),
+        ("compare A B --ping-pong --ramp-s 2", "--ramp-s 2.0 was given, and --ping-pong sends one"),
+        ("compare A B --starts 11", "11 starts of both servers were asked for; give 1 to 10"),
+        ("compare A http://h:1 --starts 2", "http://h:1 runs already, so that it can't be started"),
         (f"compare A B --ping-pong {' '.join(PREFIX)}", "those of this workload (prefix) do"),
         ("compare A B --out README.md", "--out README.md is a file"),
         ("judge A --tools x", "there is no judge 'x'; give vllm or guidellm"),
         ("judge A --rate 5", "load 5/s cannot be judged"),
+        ("judge A --ramp-s 5", "--ramp-s 5 cannot be judged: the tools start all clients at once"),
         ("judge A --style ids", "request 0 is not one text, which is all that other tools replay"),
         ("judge A,protocol=triton-generate", "protocol triton-generate cannot be judged"),
         ("sweep A --levels 0 --open", "--levels 0 is no list of numbers from 0.001 on; write it"),
@@ -302,6 +328,10 @@ PREFIX = ["--workload", "prefix", "--set", "num_groups=2", "--set", "prefix_toke
         ("run A --arrivals constant", "a closed loop has none; give a --rate with it, or leave"),
         ("run A --arrivals trace --rate 5", "--rate 5.0 was given, and --arrivals trace sends by"),
         ("run A --arrivals no --rate 5", "--arrivals no is unknown; use constant, poisson, gamma"),
+        ("run A --arrivals trace --ramp-s 5", "--ramp-s 5.0 was given, and --arrivals trace sends"),
+        ("run A --client-cpus 0-99999", "--client-cpus 0-99999 is no list of cores that this pro"),
+        ("run A --client-cpus x", "--client-cpus x is no list of cores that this process may use"),
+        ("run A --workload TURNS", "request 0 of the workload is a turn of a conversation, in tok"),
         ("run A --workload README.md --input 64", "--input 64 was given, and the prompts of a"),
         ("run A --workload FILE --input 64", "--input 64 was given, and the prompts of a file"),
         ("run A --workload FILE --output 8", "FILE holds requests that are sent as they are"),
@@ -327,7 +357,11 @@ def test_mistakes_are_told_before_a_server_is_started(
 
     file, spec = tmp_path / "FILE", {"kind": "synthetic", "input": 9, "output": 4}
     write_workload(materialise(parse_spec(spec), 1, 4, 2), file)
-    targets = {"A": "profile:a", "B": "profile:b", "FILE": str(file)}
+    turns = tmp_path / "TURNS"
+    turn = {"index": 0, "max_tokens": 4, "prompt_token_ids": [1000], "conversation": "c"}
+    turns.write_text("".join(json.dumps(turn | {"turn": number}) + "\n" for number in range(2)))
+    files = {name.name: str(name) for name in (file, turns)}
+    targets = {"A": "profile:a", "B": "profile:b", **files}
     typed = [re.sub(r"^A,", "profile:a,", targets.get(word, word)) for word in words.split()]
     monkeypatch.setattr("benchmarks.serving.started", start)
     monkeypatch.setattr(sys, "argv", ["benchmarks", *typed])
@@ -370,15 +404,11 @@ def test_fault_of_the_harness_has_a_code_of_its_own(
 def test_ctrl_c_ends_a_run_in_one_line(url: str, tmp_path: Path) -> None:
     """Ctrl-C in the middle of a run is 130, one line and no traceback."""
     words = ["run", url, "--requests", "100000", "--output", "100", "--out", str(tmp_path)]
-    command = [sys.executable, "-m", "benchmarks", *words]
-    with subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        # A shell that runs the tests in the background has them ignore Ctrl-C.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    ) as p:
+    # A shell that runs the tests in the background has them ignore Ctrl-C.
+    hears = "signal.signal(signal.SIGINT, signal.default_int_handler)"
+    harness = f"import signal; {hears}; from benchmarks.cli import main; main()"
+    command = [sys.executable, "-c", harness, *words]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as p:
         # The last thing that is said before requests are sent.
         assert p.stderr is not None
         while "Offering" not in p.stderr.readline():

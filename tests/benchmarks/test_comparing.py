@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import sys
+from pathlib import Path
 
+import httpx
 import pytest
 
 from benchmarks.cell import Prepared, Settings
-from benchmarks.comparing import _same_counting
+from benchmarks.comparing import Asked, _same_counting, _same_slo, compare_targets
 from benchmarks.load.connection import Endpoint
 from benchmarks.load.runner import Sending
-from benchmarks.records import Protocol, Target, TokenSource
+from benchmarks.records import Load, Pair, Protocol, Run, Slo, Target, TokenSource
 from benchmarks.servers import ServerError
+from benchmarks.servers.commands import Command
 from benchmarks.serving import Served, serving
+from benchmarks.workload import materialise, parse_spec
 
 URL = "http://127.0.0.1:9,model=m"
 
@@ -59,6 +64,80 @@ def test_other_pairs_are_refused_with_advice(
     """A ratio of two counters is no ratio of servers."""
     with pytest.raises(ValueError, match=f"would be counted by .*{advice}"):
         _same_counting([prepared(*a), prepared(*b)])
+
+
+def promising(slo: Slo | None) -> Prepared:
+    """A server with an SLO of its own, or none."""
+    return dataclasses.replace(prepared("openai-chat", "token_ids"), slo=slo)
+
+
+FAST, SLOW = Slo(ttft_ms=200), Slo(ttft_ms=500, tpot_ms=50)
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "both"),
+    [(None, None, None), (FAST, None, FAST), (None, FAST, FAST), (SLOW, SLOW, SLOW)],
+)
+def test_both_are_held_to_one_slo(a: Slo | None, b: Slo | None, both: Slo | None) -> None:
+    """What one of the profiles promises is asked of both servers."""
+    found = _same_slo([promising(a), promising(b)])
+
+    assert [server.slo for server in found] == [both, both]
+
+
+def test_two_slos_are_no_comparison() -> None:
+    """Where the profiles promise different things, the one that is meant has to be given."""
+    with pytest.raises(
+        ValueError,
+        match=r"A's profile promises ttft_ms=200 and B's ttft_ms=500,tpot_ms=50, .*; give --slo",
+    ):
+        _same_slo([promising(FAST), promising(SLOW)])
+
+
+def test_starts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Each start has servers of its own, and none is left at the end."""
+    ports: list[int] = []
+
+    async def null_command(_spec: object, port: int, _on_progress: object = None) -> Command:
+        ports.append(port)
+        words = [sys.executable, "-m", "benchmarks", "nullserver", "--port", str(port)]
+        return Command([*words, "--ttft-ms", "2", "--itl-ms", "1"], "/v1/models")
+
+    monkeypatch.setattr("benchmarks.servers.running.command", null_command)
+    spec = parse_spec({"kind": "synthetic", "input": 5, "output": 4})
+    asked = Asked(
+        targets=("profile:a", "vllm:b"),
+        materialise=lambda seed: materialise(spec, seed, 2, 0),
+        load=Load(mode="closed", concurrency=1),
+        settings=Settings(),
+        directory=tmp_path,
+        margin=0.03,
+        alpha=0.05,
+        looks=(6,),
+        aa_pairs=0,
+        starts=2,
+    )
+
+    record = asyncio.run(compare_targets(asked))
+    pairs = record.metrics[0].pairs
+    measured = [_port(tmp_path, directory) for p in pairs for directory in _directories(p)]
+
+    assert (record.starts, [pair.start for pair in pairs]) == (2, [1, 1, 1, 2, 2, 2])
+    # A and B of the first start, then those of the second.
+    assert measured == [*ports[:2] * 3, *ports[2:] * 3]
+    for port in ports:
+        with pytest.raises(httpx.ConnectError):
+            httpx.get(f"http://127.0.0.1:{port}/v1/models")
+
+
+def _directories(pair: Pair) -> tuple[str, str]:
+    return str(pair.a_directory), str(pair.b_directory)
+
+
+def _port(root: Path, directory: str) -> int:
+    """Where a block's requests went."""
+    run = Run.model_validate_json((root / directory / "run.json").read_text())
+    return int(run.target.url.rpartition(":")[2])
 
 
 def served(target: str, settings: Settings) -> Served:

@@ -6,11 +6,11 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from benchmarks.records import Comparison, Run
+from benchmarks.compare.validity import DISTURBANCES
+from benchmarks.records import Comparison, MetricComparison, Run
 from tests.benchmarks.slow_proxy import slowed
 from tests.servers import Server
 
@@ -18,6 +18,8 @@ BOUND_S = 300
 # A chance of 1 in 1000 that A against A is called different, over all its looks.
 PAIRS = ["--looks", "16", "--aa-pairs", "6", "--alpha", "0.001"]
 CELL = ["--concurrency", "1", "--requests", "4", "--warm-up", "1", "--input", "16"]
+SLOWED_S = 0.005  # a token
+ATTEMPTS = 3
 
 
 def bench(*words: str | Path) -> subprocess.CompletedProcess[str]:
@@ -45,9 +47,11 @@ def red(run: Run) -> set[str]:
         (["--style", "ids"], "openai-completions"),
         (["--workload", "prefix", "--set", "num_groups=2", "--set", "prefix_tokens=64"], None),
         (["--workload", "multi_turn", "--set", "turns=3", "--natural-end"], "openai-chat"),
+        (["--workload", "multi_turn", "--set", "turns=3", "--protocol", "openai-completions"],
+         "openai-completions"),
     ],
-    ids=["chat", "ids", "prefix", "multi-turn"],
-)
+    ids=["chat", "ids", "prefix", "multi-turn", "multi-turn-completions"],
+)  # fmt: skip
 def test_every_token_of_every_request_is_counted(
     tiny_server: Server, tmp_path: Path, options: list[str], protocol: str | None
 ) -> None:
@@ -68,6 +72,23 @@ def test_every_token_of_every_request_is_counted(
     assert run.server.generation_tokens is not None
     assert full.output_tokens <= run.server.generation_tokens + 8 * 16
     assert run.server.ttft_mean_s is not None
+
+
+def test_turns_of_a_completion_carry_what_was_said_before(
+    tiny_server: Server, tmp_path: Path
+) -> None:
+    """Each turn's prompt is longer than the one before by the answer to it and its own text."""
+    bench("run", tiny_server.base_url, "--concurrency", "1", "--requests", "3", "--warm-up", "0",
+          "--workload", "multi_turn", "--set", "turns=3", "--protocol", "openai-completions",
+          "--input", "20", "--output", "30", "--out", tmp_path)  # fmt: skip
+    lines = [json.loads(line) for line in (tmp_path / "requests.jsonl").read_text().splitlines()]
+    lengths = [line["prompt_tokens"] for line in lines]
+
+    # 20 words of the turn, and at the least some of the 30 tokens of the answer before it.
+    assert lengths[1] >= lengths[0] + 20 + 1
+    assert lengths[2] >= lengths[1] + 20 + 1
+    said = Run.model_validate_json((tmp_path / "run.json").read_text()).workload.description
+    assert said.endswith("a turn's prompt is all that was said before and the turn, line by line")
 
 
 def test_exact_token_ids_are_what_the_server_gets(tiny_server: Server, tmp_path: Path) -> None:
@@ -200,32 +221,70 @@ def test_two_protocols_of_one_server(
     assert "8 digits" in record.workload.description
 
 
-def compared(a: str, b: str, out: Path, *options: str) -> tuple[Comparison, dict[str, Any]]:
-    """compare.json of two targets, and the verdict of each metric."""
-    words = ["compare", a, b, *CELL, "--output", "32", *PAIRS, *options, "--out", str(out)]
-    done = bench(*words)
+def compared(a: str, b: str, out: Path, *options: str) -> Comparison:
+    """compare.json of two targets."""
+    done = bench("compare", a, b, *options, "--out", out)
     assert (out / "compare.json").is_file(), done.stderr
-    record = Comparison.model_validate_json((out / "compare.json").read_text())
-    return record, {metric.metric: metric.verdict for metric in record.metrics}
+    return Comparison.model_validate_json((out / "compare.json").read_text())
+
+
+def by_name(record: Comparison) -> dict[str, MetricComparison]:
+    """Its metrics."""
+    return {metric.metric: metric for metric in record.metrics}
+
+
+def red_names(record: Comparison) -> set[str]:
+    """Its red checks, of either arm."""
+    red = (check.name for check in record.validity.checks if check.status == "red")
+    return {name.partition(" ")[0] for name in red}
 
 
 def test_slowed_server_is_called_slower(tiny_server: Server, tmp_path: Path) -> None:
-    """10 ms more for each token is called slower, in tokens/s and in time per token."""
-    # So much that a machine that stands still for a second or two does not hide it.
-    with slowed(tiny_server.base_url, 0.01) as slow:
-        record, verdicts = compared(slow, tiny_server.base_url, tmp_path, "--quality",
-                                    "--quality-prompts", "3")  # fmt: skip
+    """
+    5 ms more for each token is called slower, by what `compare` does if nothing else is asked.
 
-    assert verdicts["output_tps"] == verdicts["tpot_p50_s"] == "slower"
-    assert record.verdict in ("slower", "invalid")  # invalid: the machine was too busy to say so
+    Blocks in which something else ran on this machine are no measurement, and are tried again. If
+    all attempts are disturbed, the metrics are called slower all the same, and the next test has
+    the verdict: request by request no machine is too busy for it.
+    """
+    # So much that a machine that stands still for a second or two does not hide it.
+    options = ["--concurrency", "1", "--requests", "5", "--warm-up", "1", "--input", "16",
+               "--output", "32", "--quality", "--quality-prompts", "3"]  # fmt: skip
+    with slowed(tiny_server.base_url, SLOWED_S) as slow:
+        for attempt in range(ATTEMPTS):
+            out = tmp_path / str(attempt)
+            record = compared(slow, tiny_server.base_url, out, *options)
+            if not red_names(record):
+                break
+
+    assert red_names(record) <= DISTURBANCES
+    assert record.verdict == ("invalid" if red_names(record) else "slower"), record.message
+    found = by_name(record)
+    assert found["output_tps"].verdict == found["tpot_p50_s"].verdict == "slower"
+    assert found["output_tps"].ci_high < 1 < found["tpot_p50_s"].ci_low
     assert record.quality is not None
     assert record.quality.same
 
 
+def test_slowed_server_is_called_slower_request_by_request(
+    tiny_server: Server, tmp_path: Path
+) -> None:
+    """5 ms more for each token is called slower, whatever else this machine does meanwhile."""
+    options = ["--ping-pong", "--requests", "16", "--warm-up", "2", "--input", "16"]
+    with slowed(tiny_server.base_url, SLOWED_S) as slow:
+        record = compared(slow, tiny_server.base_url, tmp_path, *options, "--output", "32")
+
+    assert record.verdict == "slower", record.message
+    tpot = by_name(record)["tpot_s"]
+    assert (tpot.verdict, len(tpot.pairs)) == ("slower", 16)
+    assert tpot.ci_low > 1
+
+
 def test_server_against_itself_is_not_called_different(tiny_server: Server, tmp_path: Path) -> None:
     """A/A is neither faster nor slower, whatever the noise."""
-    record, verdicts = compared(tiny_server.base_url, tiny_server.base_url, tmp_path)
-    primary = {metric.metric for metric in record.metrics if metric.primary}
+    url = tiny_server.base_url
+    record = compared(url, url, tmp_path, *CELL, "--output", "32", *PAIRS)
+    primary = [metric for metric in record.metrics if metric.primary]
 
     assert record.verdict not in ("faster", "slower")
-    assert {verdicts[name] for name in primary} <= {"equivalent", "inconclusive"}
+    assert {metric.verdict for metric in primary} <= {"equivalent", "inconclusive"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import socket
 import sys
 import time
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.cell import CellResult, Prepared, Settings, prepare, run_cell, write_cell
-from benchmarks.records import Load, Run
+from benchmarks.records import Load, Run, Slo
 from benchmarks.servers import ServerError
 from benchmarks.servers.commands import Command
 from benchmarks.serving import Served, of_target, serving
@@ -73,6 +74,36 @@ def test_server_that_dies_in_a_cell_makes_it_invalid(
     # One more may have been on its way.
     assert run.metrics.full_run.num_ok in (6, 7)
     assert len(kept[0].records) == 40
+
+
+@pytest.mark.parametrize(
+    ("given", "limits"),
+    [(None, Slo(ttft_ms=500, tpot_ms=40)), (Slo(e2e_ms=9000), Slo(e2e_ms=9000))],
+    ids=["of the profile", "given"],
+)
+def test_slo_of_the_profile_that_it_was_started_from(
+    monkeypatch: pytest.MonkeyPatch, given: Slo | None, limits: Slo
+) -> None:
+    """A server that publishes no SLO is held to its profile's, unless another one is given."""
+
+    async def promising(spec: object, port: int, _on_progress: object = None) -> Command:
+        command = await null_command(spec, port)
+        return dataclasses.replace(command, slo={"ttft_ms": 500, "itl_ms": 40})
+
+    monkeypatch.setattr("benchmarks.servers.running.command", promising)
+    workload = materialise(parse_spec({"kind": "synthetic", "input": 5, "output": 2}), 1, 2, 0)
+
+    async def measure() -> Run:
+        settings = Settings(slo=given)
+        async with serving("vllm:x", settings) as served:
+            prepared = await served.prepared(workload)
+            return (await run_cell(prepared, workload, LOAD, settings)).run
+
+    run = asyncio.run(measure())
+
+    assert run.slo == limits
+    assert run.metrics.full_run.goodput is not None
+    assert run.metrics.full_run.goodput.slo == limits
 
 
 def test_model_by_option_asks_no_server_for_it() -> None:

@@ -27,6 +27,14 @@ def test_values() -> None:
     assert absent == set(BY_NAME) - {"output_tps", "ttft_p50_s"}
 
 
+def test_itl_of_a_block() -> None:
+    """A block's p95 of ITL is its sample's, however few its requests, which are counted."""
+    run = made_up_run(itl_p95_s=0.03, itl_requests=32)
+    itl = BY_NAME["itl_p95_s"]
+    assert (itl.value(run), itl.requests and itl.requests(run)) == (0.03, 32)
+    assert itl.floor == 130
+
+
 def test_ttft_of_an_open_loop() -> None:
     """In an open loop TTFT counts from the scheduled sending."""
     run = made_up_run(ttft_s=0.2)

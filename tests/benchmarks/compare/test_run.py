@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 
@@ -37,6 +38,7 @@ class Script:
     calls: list[str] = field(default_factory=list)
     blocks: list[tuple[str, Block]] = field(default_factory=list)
     progress: list[Progress] = field(default_factory=list)
+    run_fields: dict[str, Any] = field(default_factory=dict)
     fail_at: tuple[int, BaseException] | None = None
 
     def arm(self, label: str) -> Arm:
@@ -58,13 +60,24 @@ class Script:
         self.blocks.append((arm.label, block))
         red = self.red.get(block.number, ()) if block.slot == "b" else ()
         sha256 = str(block.prompt_seed)
-        return made_up_run(self.tps(arm.label, block), label=arm.label, red=red, sha256=sha256)
+        given = {"label": arm.label, "red": red, "sha256": sha256, **self.run_fields}
+        return made_up_run(self.tps(arm.label, block), **given)
+
+    async def restart(self) -> None:
+        """Both servers, ended and started anew."""
+        self.calls.append("restart")
 
     def compare(self, **settings: object) -> Comparison:
         """Run the comparison to its end."""
         arms = (self.arm("a"), self.arm("b"))
         chosen = Settings(**settings)  # type: ignore[arg-type]
-        return asyncio.run(compare(arms, self.measure, chosen, self.progress.append))
+        return asyncio.run(compare(arms, self.measure, chosen, self.progress.append, self.restart))
+
+
+def message(found: Comparison, name: str) -> str:
+    """What a check says."""
+    (said,) = [check.message for check in found.validity.checks if check.name == name]
+    return said
 
 
 def test_faster() -> None:
@@ -216,6 +229,58 @@ def test_invalid_by_a_against_itself() -> None:
     assert "failed_share (A): 1 of 22 blocks, first a_a-02-b" in found.message
 
 
+def test_starts() -> None:
+    """The pairs before the first look are spread over the starts, each idle until its block."""
+    script = Script(wobbling(1.05))
+    found = script.compare(starts=3)
+    metric = found.metrics[0]
+    assert [pair.start for pair in metric.pairs] == [1] * 3 + [2] * 3 + [3] * 4
+    assert found.starts == 3
+    # Two pauses at the beginning, three calls a block: 6 pairs of A/A, then 3 and 3 of A/B.
+    calls = [number for number, call in enumerate(script.calls) if call == "restart"]
+    assert calls == [2 + 6 * 6 + 3 * 6, 2 + 6 * 6 + 6 * 6 + 3]
+    assert script.calls[calls[0] + 1 : calls[0] + 3] == ["pause a", "pause b"]
+
+
+def test_each_start_is_shown_by_itself() -> None:
+    """A server that is lucky in one start shows there; the interval over pairs does not say it."""
+
+    def tps(label: str, block: Block) -> float:
+        # Pairs 0 to 4 are of the first start.
+        return 100.0 if label == "b" or block.number < 5 else 121.0
+
+    found = Script(tps).compare(starts=2, aa_pairs=0)
+    assert message(found, "starts") == (
+        "both servers were started 2 times; A / B by start: output_tps 1.000 1.210"
+    )
+
+
+def test_one_start_says_so() -> None:
+    """What one start can't show is told with the verdict, and makes nothing invalid."""
+    script = Script(wobbling(1.05))
+    found = script.compare()
+    assert "restart" not in script.calls
+    assert (found.starts, found.validity.verdict) == (1, "VALID")
+    assert message(found, "starts").startswith("each server was started once: the luck of a start")
+
+
+@pytest.mark.parametrize(("requests", "is_compared"), [(13, True), (12, False)])
+def test_p95_of_itl(requests: int, is_compared: bool) -> None:
+    """It is one of the primary metrics where ten blocks of a side have 130 requests, else told."""
+    found = Script(
+        wobbling(1.05), run_fields={"itl_p95_s": 0.03, "itl_requests": requests}
+    ).compare()
+    primary = [metric.metric for metric in found.metrics if metric.primary]
+    assert primary == ["output_tps", "itl_p95_s"][: 1 + is_compared]
+    if not is_compared:
+        assert message(found, "metric itl_p95_s").startswith(
+            "itl_p95_s is not compared: it needs 130 requests a side, and there were 120"
+        )
+    assert message(found, "metric goodput_rps").startswith(
+        "goodput_rps is not compared: there is no SLO; give --slo"
+    )
+
+
 @pytest.mark.parametrize("error", [asyncio.CancelledError(), RuntimeError("gone")])
 def test_both_are_woken_when_it_breaks_off(error: BaseException) -> None:
     """Whatever ends it passes through, and no arm stays paused."""
@@ -257,6 +322,7 @@ def test_cancelled_from_outside() -> None:
             {"margin": 3.0},
             "an equivalence margin of 3.0 was asked for; give a part between 0 and 1",
         ),
+        ({"starts": 11}, "11 starts of both servers were asked for; give 1 to 10"),
     ],
 )
 def test_settings_that_decide_nothing(settings: dict[str, object], sentence: str) -> None:

@@ -35,6 +35,13 @@ def test_invalid_opens_with_it() -> None:
     assert "red: failed_share (B): 1 of 10 blocks" in text
 
 
+def test_conditions_of_the_verdict() -> None:
+    """What the verdict does not cover is said beside it: one start, and metrics left out."""
+    text = " ".join(printed(Script(wobbling(1.05)).compare()).split())
+    assert "each server was started once: the luck of a start" in text
+    assert "goodput_rps is not compared: there is no SLO" in text
+
+
 def test_another_output_is_tagged() -> None:
     """Where the answers differ, the speed claim is tagged so; where they agree, it is not."""
     found = Script(wobbling(1.05)).compare()

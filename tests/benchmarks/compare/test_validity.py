@@ -90,6 +90,15 @@ def test_what_is_missing_is_told() -> None:
     assert message(found, "metric goodput_rps").startswith("goodput_rps is not compared")
 
 
+def test_what_is_left_out_is_told_with_its_reason() -> None:
+    """A declared metric that could not be compared says what it would take."""
+    found = merge([], [pair()], left_out={"itl_p95_s": "it needs 130 requests a side"})
+    assert found.verdict == "VALID"
+    assert message(found, "metric itl_p95_s") == (
+        "itl_p95_s is not compared: it needs 130 requests a side"
+    )
+
+
 def test_disturbed() -> None:
     """A busy machine or client disturbs a pair; a failed request does not."""
     assert is_disturbed(pair(a={"red": ["cpu_steal"]}))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import cycle
 from typing import Literal
 
@@ -17,6 +18,7 @@ from benchmarks.compare.verdict import (
     MeasuredPair,
     Rule,
     compare_metrics,
+    left_out,
     missing_metrics,
     noise_floors,
     overall,
@@ -121,6 +123,45 @@ def test_a_figure_that_is_missing_everywhere() -> None:
     """A metric that no block has is left out without a word."""
     pairs = pairs_of([[1.0, None]] * 6, [[1.0, None]] * 6)
     assert missing_metrics([metric(0), metric(1)], pairs) == []
+
+
+def counted(floor: int) -> Metric[Figures]:
+    """Figure 0, of which a block has as many requests as its figure 1 says."""
+    return replace(metric(), requests=lambda run: int(run[1] or 0), floor=floor)
+
+
+@pytest.mark.parametrize(("floor", "is_compared"), [(130, True), (131, False)])
+def test_requests_of_all_blocks_of_a_side(floor: int, is_compared: bool) -> None:
+    """A percentile may be compared where all blocks of each side together carry it."""
+    # A has 10 blocks of 20 requests, B of 13: 130.
+    pairs = pairs_of([[1.0, 20]] * 10, [[1.0, 13]] * 10)
+    found = compare_metrics([counted(floor)], pairs, Rule())
+    assert bool(found) is is_compared
+    assert left_out([counted(floor)], pairs) == (
+        {}
+        if is_compared
+        else {
+            "m0": "it needs 131 requests a side, and there were 130; give more --requests, or "
+            "more pairs"
+        }
+    )
+    assert missing_metrics([counted(floor)], pairs) == []
+
+
+def test_noise_floor_takes_the_requests_of_both_sides() -> None:
+    """A against itself is one server: all its blocks together carry the percentile."""
+    pairs = pairs_of([[1.0, 13]] * 6, [[1.0, 13]] * 6)
+    assert compare_metrics([counted(156)], pairs, Rule(other="A"))
+    assert not compare_metrics([counted(156)], pairs, Rule())
+
+
+@pytest.mark.parametrize(("value", "why"), [(None, {"m0": "there is no SLO"}), (0.0, {})])
+def test_declared_metric_that_no_block_has(value: float | None, why: dict[str, str]) -> None:
+    """A metric that needs something says so where it is nowhere; 0 everywhere is another thing."""
+    needs = replace(metric(), absent="there is no SLO")
+    pairs = pairs_of([[value]] * 6, [[value]] * 6)
+    assert left_out([needs], pairs) == why
+    assert (missing_metrics([needs], pairs) == []) is bool(why)
 
 
 def test_noise_floors() -> None:

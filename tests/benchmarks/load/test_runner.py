@@ -66,6 +66,19 @@ def test_closed_loop_keeps_its_concurrency() -> None:
     assert sum(record.num_output_tokens for record in offered.records) == 60
 
 
+def test_clients_of_a_ramp_start_one_after_another() -> None:
+    """Four clients over 0.4 s: a first request every 0.1 s, and all of them busy after it."""
+    gauge = Gauge(hold_s=0.5)
+
+    offered = run(gauge, Load(mode="closed", concurrency=4, ramp_s=0.4), items(8))
+    sends_s = sorted(record.send_s for record in offered.records)
+
+    # Timers ring late on a busy machine, and never early.
+    assert all(sent >= 0.1 * n - 0.005 for n, sent in enumerate(sends_s[:4]))
+    assert gauge.most == 4
+    assert len(offered.records) == 8
+
+
 def test_warm_up_is_handed_over_without_draining() -> None:
     """The first measured request is sent while warm-up requests are still open."""
     gauge = Gauge(hold_s=0.02)
@@ -152,6 +165,25 @@ def test_conversation_grows_by_the_servers_own_answers() -> None:
     # The scripted answer is two tokens of " x" each.
     assert gauge.asked[1]["messages"][1]["content"] == " x x"
     assert gauge.most == 1
+
+
+def test_conversation_of_a_completion_is_one_text() -> None:
+    """Without messages, each turn's prompt is all that was said before it, line by line."""
+    gauge = Gauge()
+    todo = [
+        Item(0, 2, messages=[{"role": "user", "content": "turn 0"}], conversation="c", turn=0),
+        Item(1, 2, prompt="turn 1", conversation="c", turn=1),
+        Item(2, 2, messages=[{"role": "user", "content": "turn 2"}], conversation="c", turn=2),
+    ]
+
+    run(gauge, Load(mode="closed", concurrency=1), todo)
+
+    # The scripted answer is two tokens of " x" each.
+    assert [asked["prompt"] for asked in gauge.asked] == [
+        "turn 0",
+        "turn 0\n x x\nturn 1",
+        "turn 0\n x x\nturn 1\n x x\nturn 2",
+    ]
 
 
 def test_salts_differ_between_requests_and_phases() -> None:

@@ -55,6 +55,28 @@ def test_few_requests(count: int) -> None:
     assert arrival_times_s(load, count, seed=0) == [0.0] * count
 
 
+def test_ramp() -> None:
+    """Over a ramp of 4 s to 2 requests a second, as many are due as the rising rate adds up to."""
+    load = Load(mode="open", rate_rps=2, arrivals="constant", ramp_s=4)
+    times_s = arrival_times_s(load, 9, seed=0)
+
+    # Rate 2 t / 4, so t^2 / 4 are due up to t: the n-th at 2 sqrt(n) until the fourth at 4 s; then
+    # one every half second.
+    assert times_s == pytest.approx([0, 2, 2 * 2**0.5, 2 * 3**0.5, 4, 4.5, 5, 5.5, 6])
+
+
+def test_ramp_of_poisson_arrivals() -> None:
+    """As many arrivals come in the ramp as its mean rate, half of the full one, gives."""
+    load = Load(mode="open", rate_rps=50, arrivals="poisson", ramp_s=100)
+    times_s = np.array(arrival_times_s(load, 20_000, seed=2))
+
+    # 25 a second for 100 s: 2500, with a standard deviation of 50; a quarter of them in the first
+    # half, 625 with 25; then 50 a second.
+    assert np.count_nonzero(times_s < 100) == pytest.approx(2500, abs=4 * 50)
+    assert np.count_nonzero(times_s < 50) == pytest.approx(625, abs=4 * 25)
+    assert np.diff(times_s[times_s > 100]).mean() == pytest.approx(0.02, rel=0.03)
+
+
 def test_turns_of_a_conversation_are_one_unit() -> None:
     """What has to be sent in order stands together, in order; the rest by itself."""
     items = [

@@ -68,6 +68,15 @@ def test_gaps_count_as_their_requests() -> None:
     assert describe([0.01] * 10_000, "s", clusters=64).p90 == 0.01
 
 
+def test_sample_of_gaps_for_comparisons() -> None:
+    """The sample's p95 stands apart from the percentile, with the requests that it comes from."""
+    gaps = [float(value) for value in range(1, 102)]
+    found = describe(gaps, "s", clusters=10)
+    # rank 0.95 * 100 = 95 -> the value 96
+    assert (found.p95, found.p95_sample, found.clusters) == (None, 96.0, 10)
+    assert (describe(gaps, "s").p95_sample, describe(gaps, "s").clusters) == (None, None)
+
+
 def test_certified_bound_of_44() -> None:
     """With 44 samples the greatest bounds p90; with 43 nothing does."""
     # 0.9^44 = 0.0097 < 0.01 <= 0.9^43 = 0.0108

@@ -108,3 +108,6 @@ def test_summary_csv(tmp_path: Path) -> None:
     assert len(rows) == len(summary_rows(one))
     (ttft,) = [r for r in rows if (r["window"], r["metric"]) == ("full_run", "ttft_s")]
     assert (ttft["mean"], ttft["p99"], ttft["verdict"]) == ("0.1", "", "VALID")
+    # What is no figure to quote is in no table.
+    assert one.metrics.full_run.distributions["itl_s"].p95_sample == pytest.approx(0.1)
+    assert "p95_sample" not in ttft

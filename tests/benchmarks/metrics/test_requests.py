@@ -15,6 +15,7 @@ from benchmarks.metrics.requests import (
     ntpot_s,
     num_coalesced_chunks,
     num_first_chunk_extra_tokens,
+    prefill_tps,
     prompt_tokens,
     speed_user_tps,
     token_arrivals,
@@ -52,6 +53,15 @@ def test_no_schedule_no_times_from_it() -> None:
 def test_e2e_ends_with_the_last_token() -> None:
     """A usage event after the last token is not waited for."""
     assert e2e_s(request((0.1, 0.4), send_s=1.0, end_s=9.0)) == 0.4
+
+
+def test_prefill() -> None:
+    """Prompt tokens over TTFT; none of a prompt that the prefix cache had a part of."""
+    # 10 / 0.1
+    assert prefill_tps(ONE) == pytest.approx(100.0)
+    assert prefill_tps(request(cached_tokens=1)) is None
+    assert prefill_tps(request(prompt_tokens=None)) is None
+    assert prefill_tps(failed()) is None
 
 
 def test_tpot() -> None:

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
+from benchmarks.load.schedule import arrival_times_s
 from benchmarks.metrics.saturation import Backlog, backlog, drain_over_schedule
-from benchmarks.records import RequestRecord
+from benchmarks.records import Load, RequestRecord
 from tests.benchmarks.metrics.made import request
 
 NUM_SERVERS = 16
@@ -59,6 +60,19 @@ def test_steady_arrivals_and_no_growth() -> None:
     found = backlog(even)
     assert found is not None
     assert not found.saturated
+
+
+def test_backlog_of_a_ramp_is_no_saturation() -> None:
+    """While the load rises so does the backlog: it is looked at from the load's full height on."""
+    load = Load(mode="open", rate_rps=20.0, arrivals="constant", ramp_s=20.0)
+    # One second each, and enough places: up to 20 are open.
+    ramped = [
+        request((1.0,), send_s=at_s, sched_s=at_s) for at_s in arrival_times_s(load, 400, seed=0)
+    ]
+    rising, steady = backlog(ramped), backlog(ramped, ramp_s=20.0)
+    assert rising is not None
+    assert steady is not None
+    assert (rising.saturated, steady.saturated) == (True, False)
 
 
 def test_too_short_to_say() -> None:

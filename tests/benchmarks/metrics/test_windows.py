@@ -180,6 +180,29 @@ def test_steady_of_an_open_loop() -> None:
     assert window.goodput.attainment == 1.0
 
 
+def test_steady_after_a_ramp() -> None:
+    """While the rate rises the load is not full: the window begins after it, or there is none."""
+    records = [every_tenth(0.1 * n, 3, index=n, sched_s=0.1 * n) for n in range(11)]
+    window, _ = steady(records, OPEN.model_copy(update={"ramp_s": 0.45}), None)
+    assert window is not None
+    # In (0.45, 1] came all 3 tokens of requests 4 to 7, 2 each of 3 and 8, 1 each of 2 and 9.
+    assert (window.began_s, window.ended_s) == pytest.approx((0.45, 1.0))
+    assert window.output_tokens == 3 * 4 + 2 * 2 + 1 * 2
+    window, reason = steady(records, OPEN.model_copy(update={"ramp_s": 2.0}), None)
+    assert window is None
+    assert reason == "all was sent within the ramp of 2 s; send more requests"
+
+
+def test_prefill_of_one_client() -> None:
+    """Prompt tokens per second are told where a request has the server to itself, only there."""
+    records = [every_tenth(0.0, 5), every_tenth(1.0, 5, cached_tokens=8)]
+    alone = summarise(records, CLOSED, None).full_run.distributions
+    # 10 tokens in 0.1 s; of the other, 8 were in the prefix cache
+    assert (alone["prefill_tps"].n, alone["prefill_tps"].mean) == (1, pytest.approx(100.0))
+    for load in (TWO, OPEN):
+        assert "prefill_tps" not in summarise(records, load, None).full_run.distributions
+
+
 def test_an_open_loop_without_a_schedule() -> None:
     """One scheduled sending has no duration."""
     window, reason = steady([every_tenth(0.0, 3, sched_s=0.0)], OPEN, None)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
+from benchmarks.records import Comparison, Judgement
 from benchmarks.report.data import ComparisonData, RunData, SweepData, load
 from tests.benchmarks.report import example_data as example
 
@@ -55,6 +57,23 @@ def test_a_judging(tmp_path: Path) -> None:
     (tmp_path / "judge.json").write_text(found.model_dump_json(by_alias=True))
 
     assert load([tmp_path]).judgements == [found]
+
+
+RESULTS = Path(__file__).parents[3] / "benchmarks" / "results"
+RECORDED = [
+    path
+    for path in sorted(RESULTS.glob("*/*.json"))
+    if '"gemma-bench-judge/1"' not in path.read_text()
+]
+
+
+@pytest.mark.parametrize("path", RECORDED, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_recorded_results_are_still_read(path: Path) -> None:
+    """What was measured with an older harness keeps the schema of this one."""
+    said = json.loads(path.read_text())
+    model = {"gemma-bench-compare/1": Comparison, "gemma-bench-judge/2": Judgement}[said["schema"]]
+
+    assert model.model_validate(said).verdict == said["verdict"]
 
 
 def test_nothing_to_report(tmp_path: Path) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from pathlib import Path
 
 import pytest
 
+from benchmarks.records import Check, Validity
 from benchmarks.report import render_report, write_report
 from benchmarks.report.data import ComparisonData, ReportData, RunData, SweepData
 from benchmarks.report.key_figures import highest
@@ -191,6 +193,22 @@ def test_a_comparison_whose_answers_differ_is_tagged(comparison: ComparisonData)
 
     assert "! output differs" in page
     assert "9 of 32 greedy answers differ." in page
+
+
+def test_what_the_verdict_of_a_comparison_does_not_cover(comparison: ComparisonData) -> None:
+    """One start, and metrics that could not be compared, are said in sentences."""
+    checks = [
+        Check(name="starts", status="not_measured", message="each server was started once: luck"),
+        Check(name="metric itl_p95_s", status="not_measured", message="itl_p95_s is not compared"),
+    ]
+    validity = Validity(verdict="VALID", checks=checks)
+    found = comparison.comparison.model_copy(update={"validity": validity})
+    page = render_report(
+        ReportData(comparisons=[dataclasses.replace(comparison, comparison=found)])
+    )
+
+    assert "<li>Each server was started once: luck.</li>" in page
+    assert "<li>itl_p95_s is not compared.</li>" in page
 
 
 def test_definitions_have_formula_and_source(page: str) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
 
-from benchmarks.records import Check, Validity
+from benchmarks.records import Check, Chunk, Validity
 from benchmarks.report.data import ComparisonData, RunData, SweepData
 from benchmarks.report.ecdf import Arm, itl_ecdf, ttft_ecdf
 from benchmarks.report.figures import Figure, LeftOut
@@ -137,6 +138,26 @@ def test_shift_bands_need_six_pairs(comparison: ComparisonData) -> None:
     without = drawn(shift(comparison.a[:5], comparison.b[:5]))
 
     assert (with_bands.count('class="area"'), without.count('class="area"')) == (2, 0)
+
+
+def test_shift_has_no_band_where_a_block_has_no_gaps(comparison: ComparisonData) -> None:
+    """Where a fifth of one block's tokens come with the one before, no ratio holds in all draws."""
+    bundled = [
+        dataclasses.replace(record, chunks=_bundled(record.chunks))
+        for record in comparison.a[0].records
+    ]
+    a = [dataclasses.replace(comparison.a[0], records=bundled), *comparison.a[1:]]
+
+    # TTFT keeps its band, ITL has none.
+    assert drawn(shift(a, comparison.b)).count('class="area"') == 1
+
+
+def _bundled(chunks: Sequence[Chunk]) -> list[Chunk]:
+    """Every fifth comes at the time of the one before it."""
+    return [
+        chunk._replace(at_s=chunks[index - 1].at_s) if index and index % 5 == 0 else chunk
+        for index, chunk in enumerate(chunks)
+    ]
 
 
 def test_timeline_shows_stalls_and_failures(broken_run: RunData) -> None:

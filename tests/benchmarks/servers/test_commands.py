@@ -59,6 +59,19 @@ def test_vllm_gets_what_check_shows(tmp_path: Path) -> None:
     assert how.ready_path == "/health"
 
 
+@pytest.mark.parametrize("kind", ["vllm", "transformers"])
+def test_others_are_held_to_what_the_profile_promises(kind: str, tmp_path: Path) -> None:
+    """Servers that publish no SLO get the one of the profile that they are started from."""
+    profile = tmp_path / "p.yaml"
+    model = "google/gemma-3-4b-it"
+    profile.write_text(yaml.safe_dump({"model": model, "slo": {"ttft_ms": 500, "itl_ms": 40}}))
+
+    how = made(f"{kind}:{profile},--set slo.itl_ms=50" if kind == "vllm" else f"{kind}:{profile}")
+
+    assert dict(how.slo) == {"ttft_ms": 500.0, "itl_ms": 50.0 if kind == "vllm" else 40.0}
+    assert dict(made(f"profile:{profile}").slo) == {}
+
+
 def test_unknown_profile_is_told_in_checks_own_words() -> None:
     """A profile that is none is told as `gemma-serve check` tells it."""
     with pytest.raises(ServerError, match="gemma-3-270x"):

@@ -21,7 +21,9 @@ from tests.commands import group_of
 ROOT = Path(__file__).parents[3]
 SPEC = TargetSpec("profile", "family", model="m")
 HARNESS = """
-import asyncio, sys
+import asyncio, signal, sys
+# A shell that runs the tests in the background has them ignore Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from benchmarks.servers import TargetSpec, started
 import benchmarks.servers.running as module
 from tests.benchmarks.servers.family import family_command
@@ -132,8 +134,6 @@ def test_no_signal_leaves_a_server_behind(number: int, words: list[str], tmp_pat
             text=True,
             cwd=ROOT,
             env=os.environ | {"PYTHONPATH": str(ROOT)},
-            # A shell that runs the tests in the background has them ignore Ctrl-C.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
     assert harness.stdout is not None
     ready = re.fullmatch(r"ready (\d+) (\d+)\n", harness.stdout.readline())
