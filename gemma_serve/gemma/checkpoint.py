@@ -120,6 +120,7 @@ def _from_directory(
         weight_bytes=safetensors_bytes(directory) or (facts.weight_bytes if facts else None),
         generation_config=_generation_config(model, directory, source),
         added_tokens=_added_tokens(model, directory) or (facts.added_tokens if facts else {}),
+        commit=None if source == "local" else directory.name,  # .../snapshots/COMMIT
     )
 
 

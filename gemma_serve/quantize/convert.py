@@ -11,9 +11,10 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 from safetensors import safe_open
 
+from gemma_serve.quantize.layers import experts_tensor
 from gemma_serve.quantize.partial import Partial, check_space, sha256_of
 from gemma_serve.quantize.scheme import Scheme
-from gemma_serve.quantize.shards import Part, ShardWriter, Stored, file_bytes
+from gemma_serve.quantize.shards import Matrix, Part, ShardWriter, Stored, file_bytes
 from gemma_serve.quantize.source import Source
 
 
@@ -30,8 +31,38 @@ def planned_shards(source: Source, scheme: Scheme) -> dict[str, dict[str, Part]]
 def _planned(source: Source, scheme: Scheme, shard: str) -> dict[str, Part]:
     planned: dict[str, Part] = {}
     for name, part in source.shards[shard].items():
-        planned |= scheme.parts(name, part) if source.is_quantised(name) else {name: part}
+        matrices = _matrices(source, scheme, name, part)
+        for matrix in matrices:
+            planned |= scheme.parts(matrix.name, matrix.part)
+        if not matrices:
+            planned[name] = part
     return planned
+
+
+def _matrices(source: Source, scheme: Scheme, name: str, part: Part) -> list[Matrix]:
+    """The weights in a tensor that the scheme changes; none where it stays as it is."""
+    if source.is_quantised(name):
+        return [Matrix(name, part, name)]
+    if experts_tensor(name) and scheme.splits_experts:
+        return list(_experts(name, part))
+    return []
+
+
+def _experts(name: str, part: Part) -> Iterator[Matrix]:
+    """
+    The experts of a layer, each as three weights, as vLLM loads those that are quantised.
+
+    Stored are gate_up_proj (experts, 2 x intermediate, hidden), the gates first, and down_proj
+    (experts, hidden, intermediate).
+    """
+    layer, _, stored_as = name.rpartition(".")
+    projections = ("gate_proj", "up_proj") if stored_as == "gate_up_proj" else ("down_proj",)
+    experts, rows, columns = part.shape
+    height = rows // len(projections)
+    for expert in range(experts):
+        for number, projection in enumerate(projections):
+            weight = f"{layer}.{expert}.{projection}.weight"
+            yield Matrix(weight, Part(part.dtype, (height, columns)), name, expert, number * height)
 
 
 def convert(
@@ -79,11 +110,11 @@ def _convert_shard(
         ShardWriter(directory / shard, planned) as writer,
     ):
         for name, part in source.shards[shard].items():
-            stored = Stored(name, part, opened, shard)
-            if source.is_quantised(name):
-                found[name] = scheme.convert(stored, writer.write)
-            else:
-                for row, rows in stored.slices():
+            matrices = _matrices(source, scheme, name, part)
+            for matrix in matrices:
+                found[matrix.name] = scheme.convert(Stored(matrix, opened, shard), writer.write)
+            if not matrices:
+                for row, rows in Stored(Matrix(name, part, name), opened, shard).slices():
                     writer.write(name, row, rows)
             advance(part.num_bytes)
     return found

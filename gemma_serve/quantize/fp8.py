@@ -38,6 +38,8 @@ class BlockFp8:
     runs on CPU too: its AMX kernel multiplies bf16 activations with it.
     """
 
+    splits_experts = False
+
     def __init__(self) -> None:
         self._scheme = preset_name_to_scheme("FP8_BLOCK", ["Linear"])
 
@@ -79,6 +81,8 @@ class BlockFp8:
 class ChannelFp8:
     """A scale for each output channel; activations are quantised token by token at run time."""
 
+    splits_experts = True
+
     def __init__(self) -> None:
         self._scheme = preset_name_to_scheme("FP8_DYNAMIC", ["Linear"])
 
@@ -109,6 +113,8 @@ class TensorFp8:
     Args:
         input_peaks: Decoder module -> largest magnitude of what enters it, from calibration.
     """
+
+    splits_experts = False
 
     def __init__(self, input_peaks: Mapping[str, float]) -> None:
         self._scheme = preset_name_to_scheme("FP8", ["Linear"])
@@ -148,6 +154,8 @@ class KvCacheFp8:
         peaks: "layers.3.self_attn.k" -> largest magnitude of the keys in the cache, ".v" of the
             values, from calibration.
     """
+
+    splits_experts = False
 
     def __init__(self, peaks: Mapping[str, float]) -> None:
         self._args = QuantizationArgs(num_bits=8, type="float", strategy="tensor", symmetric=True)

@@ -60,6 +60,8 @@ class Q4Zero:
             refusing a checkpoint with more than `MAX_OFF_GRID` of them in one tensor.
     """
 
+    splits_experts = False
+
     def __init__(self, *, allow_off_grid: bool) -> None:
         self._allow_off_grid = allow_off_grid
         weights = QuantizationArgs(

@@ -32,7 +32,7 @@ from gemma_serve.quantize.source import INDEX, Source, open_source
 Say = Callable[[str], None]
 
 # Raise it with each change that makes other bytes of the same source.
-CONVERSION_VERSION = 2
+CONVERSION_VERSION = 3
 _SMALL_FILES = ("*.json", "*.jinja", "*.model", "*.txt", "*.html", "NOTICE", "LICENSE")
 # Made anew, or of no meaning beside other weights.
 _NOT_COPIED = ("config.json", INDEX, "manifest.json")
@@ -67,7 +67,7 @@ def quantize(request: Request, say: Say) -> Made:
     """
     _check_options(request)
     check_is_free(request.destination)
-    source = open_source(request.source, request.revision, say)
+    source = _open(request, say)
     destination = request.destination.absolute()
     with growing(destination, _recipe(request, source), say) as partial, _told(partial, say):
         scheme = _make_scheme(request, source, partial, say)
@@ -94,7 +94,7 @@ def described(request: Request, say: Say) -> Checkpoint:
         ModelError: The source is not there, not whole, or not Gemma.
     """
     _check_options(request)
-    source = open_source(request.source, request.revision, say)
+    source = _open(request, say)
     scheme = SCHEMES[request.scheme].make(Options(request.allow_off_grid, {}))
     quantization = scheme.quantization_config(_kept(source))
     return replace(
@@ -135,6 +135,18 @@ def _check_options(request: Request) -> None:
         raise QuantizeError(
             f"--scheme {request.scheme} has no grid to be off; leave --allow-off-grid out."
         )
+
+
+def _open(request: Request, say: Say) -> Source:
+    """The source, where its scheme takes such a model."""
+    source = open_source(request.source, request.revision, say)
+    if source.has_experts and not SCHEMES[request.scheme].takes_experts:
+        raise QuantizeError(
+            f"{request.source!r} is a mixture of experts, which --scheme {request.scheme} does not "
+            "take; use --scheme fp8-dynamic, or serve it with dtype: fp8, which quantises while "
+            "loading on a GPU."
+        )
+    return source
 
 
 def _recipe(request: Request, source: Source) -> dict[str, Any]:

@@ -23,6 +23,9 @@ Write = Callable[[str, int, torch.Tensor], None]
 class Scheme(Protocol):
     """Makes the stored form of a quantised weight."""
 
+    # Of a mixture: whether each expert's matrices are weights of their own, or stay as they are.
+    splits_experts: bool
+
     def parts(self, name: str, weight: Part) -> dict[str, Part]:
         """
         Name -> type and shape of what a weight becomes.

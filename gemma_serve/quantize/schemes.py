@@ -29,6 +29,7 @@ class About:
     make: Callable[[Options], Scheme]
     dtype: str  # what its profile says
     calibration: Calibration | None = None
+    takes_experts: bool = False
 
 
 # The makers import late: torch takes seconds, and --help needs none of it.
@@ -76,6 +77,7 @@ SCHEMES: dict[str, About] = {
         _GPU_ONLY,
         _channel,
         "fp8",
+        takes_experts=True,
     ),
     "fp8-static": About(
         "FP8 (E4M3) weights with one scale a tensor, activations with one calibrated scale a layer",
@@ -92,9 +94,10 @@ SCHEMES: dict[str, About] = {
     ),
     "kv-fp8": About(
         "weights as they are, calibrated scales for the keys and values of an FP8 KV cache",
-        "GPUs (not run on a GPU); not tried on CPUs, where an FP8 KV cache needs AVX-512",
+        "CPUs with AVX-512 or AMX; GPUs (not run on a GPU)",
         _kv_cache,
         "bf16",
         "kv",
+        takes_experts=True,  # their weights stay as they are
     ),
 }

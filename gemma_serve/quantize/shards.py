@@ -65,12 +65,24 @@ class Part:
         return bool(DTYPES[self.dtype].is_floating_point)
 
 
-class Stored:
-    """A tensor in an open safetensors file."""
+@dataclass(frozen=True)
+class Matrix:
+    """A weight that is quantised by itself: a tensor, or a part of one that holds all experts."""
 
-    def __init__(self, name: str, part: Part, file: Any, shard: str) -> None:
-        self.name = name
-        self.part = part
+    name: str  # of the weight
+    part: Part
+    tensor: str  # where it is stored
+    expert: int | None = None  # index in the tensor's first dimension
+    first_row: int = 0  # of its second
+
+
+class Stored:
+    """A tensor in an open safetensors file, or a part of one."""
+
+    def __init__(self, matrix: Matrix, file: Any, shard: str) -> None:
+        self.name = matrix.name
+        self.part = matrix.part
+        self._matrix = matrix
         self._file = file
         self._shard = shard
 
@@ -82,19 +94,23 @@ class Stored:
             QuantizeError: A value is NaN or infinite.
         """
         if len(self.part.shape) == 0:
-            yield 0, self._checked(self._file.get_tensor(self.name))
+            yield 0, self._checked(self._file.get_tensor(self._matrix.tensor))
             return
         rows, elements = self.part.shape[0], math.prod(self.part.shape[1:])
-        step = max(1, CHUNK_ELEMENTS // max(1, elements) // ROW_MULTIPLE) * ROW_MULTIPLE
-        stored = self._file.get_slice(self.name)
+        multiple = ROW_MULTIPLE if len(self.part.shape) <= 2 else 1  # what has more is only copied
+        step = max(1, CHUNK_ELEMENTS // max(1, elements) // multiple) * multiple
+        stored = self._file.get_slice(self._matrix.tensor)
         for row in range(0, rows, step):
-            yield row, self._checked(stored[row : row + step])
+            first = self._matrix.first_row + row
+            inside = slice(first, first + min(step, rows - row))
+            expert = self._matrix.expert
+            yield row, self._checked(stored[inside] if expert is None else stored[expert, inside])
 
     def _checked(self, values: torch.Tensor) -> torch.Tensor:
         if self.part.is_float and not bool(torch.isfinite(values).all()):
             raise QuantizeError(
-                f"Tensor {self.name!r} in {self._shard} holds NaN or infinite values, which no "
-                "scale fits; fetch the checkpoint again, or repair it."
+                f"Tensor {self._matrix.tensor!r} in {self._shard} holds NaN or infinite values, "
+                "which no scale fits; fetch the checkpoint again, or repair it."
             )
         return values
 

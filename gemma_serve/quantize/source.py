@@ -13,7 +13,7 @@ from gemma_serve.gemma.architecture import Checkpoint
 from gemma_serve.gemma.checkpoint import looks_like_path, read_checkpoint
 from gemma_serve.gemma.weights import check_is_directory, check_servable
 from gemma_serve.profile.schema import Profile
-from gemma_serve.quantize.layers import decoder_module, is_quantised, module_of
+from gemma_serve.quantize.layers import decoder_module, experts_tensor, is_quantised, module_of
 from gemma_serve.quantize.shards import Part, read_header
 from gemma_serve.sizing.tensors import tensors_of
 
@@ -35,9 +35,21 @@ class Source:
         """Size of the weight files."""
         return sum((self.directory / shard).stat().st_size for shard in self.shards)
 
+    @property
+    def has_experts(self) -> bool:
+        """Whether it is a mixture of experts."""
+        text = self.checkpoint.text
+        return bool(text.get("enable_moe_block") or text.get("num_experts"))
+
     def is_quantised(self, tensor: str) -> bool:
-        """Whether a tensor is a weight that is quantised."""
+        """Whether a tensor is a weight that is quantised, by every scheme."""
         return is_quantised(tensor, self.checkpoint.num_kv_cache_layers)
+
+    def in_decoder(self, tensor: str) -> str | None:
+        """The name, from "layers" on, of a tensor that holds matrices of the decoder, or None."""
+        if self.is_quantised(tensor):
+            return decoder_module(module_of(tensor))
+        return experts_tensor(tensor)
 
 
 def open_source(name: str, revision: str | None, say: Callable[[str], None]) -> Source:
@@ -59,11 +71,6 @@ def open_source(name: str, revision: str | None, say: Callable[[str], None]) -> 
             "it was made of, in bf16."
         )
     check_servable(checkpoint, Profile(model=str(directory)))
-    if checkpoint.text.get("enable_moe_block") or checkpoint.text.get("num_experts"):
-        raise QuantizeError(
-            f"{name!r} is a mixture of experts, whose weights are not quantised offline; serve it "
-            "with dtype: fp8, which quantises while loading on a GPU."
-        )
     shards = {file: read_header(directory / file) for file in _weight_files(directory)}
     source = Source(name, commit, directory, checkpoint, shards)
     _check_index(source)
@@ -135,10 +142,10 @@ def _check_index(source: Source) -> None:
 def _check_shapes(source: Source) -> None:
     """Refuse decoder weights that are not, one by one, those that config.json describes."""
     stored = {
-        str(decoder_module(module_of(name))): (name, part)
+        module: (name, part)
         for parts in source.shards.values()
         for name, part in parts.items()
-        if source.is_quantised(name)
+        if (module := source.in_decoder(name)) is not None
     }
     if not stored:
         raise QuantizeError(
@@ -173,7 +180,7 @@ def _described(source: Source) -> dict[str, tuple[int, ...]]:
             f"({error!r}); fetch the checkpoint again."
         ) from None
     return {
-        str(decoder_module(module_of(tensor.name))): tensor.shape
+        module: tensor.shape
         for tensor in tensors
-        if source.is_quantised(tensor.name)
+        if (module := source.in_decoder(tensor.name)) is not None
     }

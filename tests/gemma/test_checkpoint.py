@@ -65,7 +65,7 @@ def test_hub_cache_comes_before_the_facts(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     checkpoint = read_checkpoint("google/gemma-3-4b-it", download=False)
     assert (checkpoint.config_source, checkpoint.num_attention_heads) == ("hub cache", 2)
-    assert checkpoint.path is None
+    assert (checkpoint.path, checkpoint.commit) == (None, "a" * 40)
     assert checkpoint.has_chat_template is None
 
 

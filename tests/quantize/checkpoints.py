@@ -10,13 +10,58 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import Gemma4ForCausalLM, Gemma4TextConfig
 
 from gemma_serve.quantize import run
 from gemma_serve.quantize.card import Made
+from tests.tiny_gemma import (
+    BOS,
+    END_OF_TURN,
+    EOS,
+    PAD,
+    TOKENIZER_CONFIG,
+    VOCAB_SIZE,
+    train_tokenizer,
+    write_model,
+    write_text_files,
+)
 
 INDEX = "model.safetensors.index.json"
 # What vLLM joins in one matrix must divide in blocks of 128: 4 heads x 32 both of queries and keys.
 SHAPE = {"hidden_size": 256, "intermediate_size": 384, "num_key_value_heads": 4}
+
+EXPERTS = 8
+
+
+def mixture_of_experts(directory: Path) -> Path:
+    """A random-weight mixture as Gemma 4 26B-A4B, experts in two tensors a layer."""
+    config = Gemma4TextConfig(
+        vocab_size=VOCAB_SIZE,
+        hidden_size=64,
+        intermediate_size=128,
+        enable_moe_block=True,
+        num_experts=EXPERTS,
+        top_k_experts=2,
+        moe_intermediate_size=32,
+        hidden_size_per_layer_input=0,
+        num_hidden_layers=2,
+        layer_types=["sliding_attention", "full_attention"],
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        num_global_key_value_heads=1,
+        attention_k_eq_v=True,
+        head_dim=32,
+        global_head_dim=64,
+        sliding_window=512,
+        max_position_embeddings=8192,
+        pad_token_id=PAD,
+        eos_token_id=[EOS, END_OF_TURN],
+        bos_token_id=BOS,
+        dtype="bfloat16",
+    )
+    write_model(directory, lambda: Gemma4ForCausalLM(config))
+    write_text_files(directory, train_tokenizer(), TOKENIZER_CONFIG)
+    return directory
 
 
 def copy_of(checkpoint: Path, directory: Path) -> Path:

@@ -118,11 +118,6 @@ def become_llama(source: Path) -> None:
     change_config(source, model_type="llama", architectures=["LlamaForCausalLM"])
 
 
-def become_experts(source: Path) -> None:
-    """Say that it is a mixture of experts."""
-    change_config(source, model_type="gemma4_text", enable_moe_block=True)
-
-
 BROKEN = {
     truncate: rf"{SHARD} has \d+ bytes instead of \d+; fetch it again\.",
     lose: rf"lacks {SHARD}, which its index names; fetch it again\.",
@@ -148,8 +143,6 @@ BROKEN = {
     quantise_before: r"'.*' is already quantised \(compressed-tensors\); name the checkpoint that "
     r"it was made of, in bf16\.",
     become_llama: r"Model '.*' is not Gemma 1 to 4 \(its config.json says 'LlamaForCausalLM'\)",
-    become_experts: r"'.*' is a mixture of experts, whose weights are not quantised offline; serve "
-    r"it with dtype: fp8, which quantises while loading on a GPU\.",
 }
 
 

@@ -34,7 +34,7 @@ from tests.quantize.checkpoints import (
     tensors_of,
     write_json,
 )
-from tests.tiny_gemma import make_tiny_gemma
+from tests.tiny_gemma import VOCAB_SIZE, make_tiny_gemma
 
 MIB = 1024 * 1024
 
@@ -44,6 +44,10 @@ SHARDS = 3 * LAYERS
 LARGE = {"gate_proj": (WIDE, HIDDEN), "up_proj": (WIDE, HIDDEN), "down_proj": (HIDDEN, WIDE)}
 # 4 heads x 32, of queries, keys and values.
 SMALL = dict.fromkeys(("q_proj", "k_proj", "v_proj"), (128, HIDDEN)) | {"o_proj": (HIDDEN, 128)}
+SHAPE = {"hidden_size": HIDDEN, "intermediate_size": WIDE, "num_key_value_heads": 4}
+TYPES = ["full_attention"] * LAYERS
+NORMS = ("input_layernorm", "post_attention_layernorm")
+NORMS += ("pre_feedforward_layernorm", "post_feedforward_layernorm")
 
 
 def large_matrices() -> list[str]:
@@ -57,10 +61,7 @@ def large_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = make_tiny_gemma(tmp_path_factory.mktemp("large"))
     for file in directory.glob("*.safetensors"):
         file.unlink()
-    shape = {"hidden_size": HIDDEN, "intermediate_size": WIDE, "num_key_value_heads": 4}
-    change_config(
-        directory, **shape, num_hidden_layers=LAYERS, layer_types=["full_attention"] * LAYERS
-    )
+    change_config(directory, **SHAPE, num_hidden_layers=LAYERS, layer_types=TYPES)
     weight_map = {}
     for number, name in enumerate(large_matrices()):
         shard = f"model-{number + 1:05}-of-{SHARDS:05}.safetensors"
@@ -263,24 +264,76 @@ def test_not_enough_room_for_all(
     assert list((tmp_path / "out.partial").glob("*.safetensors")) == []
 
 
+def random_model(directory: Path) -> Path:
+    """A Gemma of the same shapes that runs: random weights, with norms and embeddings."""
+    make_tiny_gemma(directory)
+    (directory / "model.safetensors").unlink()
+    change_config(directory, **SHAPE, num_hidden_layers=LAYERS, layer_types=TYPES)
+    generator = torch.Generator().manual_seed(0)
+
+    def drawn(*shape: int) -> torch.Tensor:
+        return torch.empty(shape, dtype=torch.bfloat16).normal_(0, 0.02, generator=generator)
+
+    small = {
+        "model.embed_tokens.weight": drawn(VOCAB_SIZE, HIDDEN),
+        "model.norm.weight": drawn(HIDDEN),
+    }
+    shards = {}
+    for layer in range(LAYERS):
+        base = f"model.layers.{layer}"
+        for name, shape in LARGE.items():
+            shards[f"{layer}-{name}"] = {f"{base}.mlp.{name}.weight": drawn(*shape)}
+        small |= {f"{base}.self_attn.{name}.weight": drawn(*shape) for name, shape in SMALL.items()}
+        small |= {f"{base}.{name}.weight": drawn(HIDDEN) for name in NORMS}
+        small |= {f"{base}.self_attn.{letter}_norm.weight": drawn(32) for letter in "qk"}
+    weight_map = {}
+    for shard, tensors in (shards | {"small": small}).items():
+        save_file(tensors, directory / f"{shard}.safetensors")
+        weight_map |= dict.fromkeys(tensors, f"{shard}.safetensors")
+    write_json(directory / INDEX, {"metadata": {}, "weight_map": weight_map})
+    return directory
+
+
 MEASURED = """
 import re, sys
 from pathlib import Path
-from gemma_serve.quantize import run
+{modules}
 def peak():  # not ru_maxrss: a child process inherits its parent's
     return int(re.search("VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024
 before = peak()
-run.quantize(run.Request(sys.argv[1], Path(sys.argv[2]), sys.argv[3]), print)
+{work}
 print(before, peak())
 """
+CONVERTING = MEASURED.format(
+    modules="from gemma_serve.quantize import run",
+    work="run.quantize(run.Request(sys.argv[1], Path(sys.argv[2]), 'fp8-block'), print)",
+)
+CALIBRATING = MEASURED.format(
+    modules="import transformers.models.gemma3.modeling_gemma3, accelerate\n"
+    "from gemma_serve.quantize import calibrate, offloaded, run",
+    work="source, text = Path(sys.argv[1]), Path(sys.argv[2])\n"
+    "assert calibrate.input_peaks(source, text, print) and calibrate.kv_peaks(source, text, print)",
+)
 
 
-def test_memory(large_model: Path, tmp_path: Path) -> None:
+def assert_bounded(script: str, *words: object) -> None:
     """At its peak it holds a shard and 1 GiB, libraries included, and not the checkpoint."""
-    words = [sys.executable, "-c", MEASURED, str(large_model), str(tmp_path / "out"), "fp8-block"]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=True)
+    command = [sys.executable, "-c", script, *map(str, words)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     before, peak = map(int, done.stdout.splitlines()[-1].split())
 
     assert peak < 48 * MIB + 1024 * MIB, (before, peak)
-    # All 9 shards and what becomes of them are 650 MiB.
+    # All 9 shards and what becomes of them are 650 MiB; without what becomes of them, 440.
     assert peak - before < 48 * MIB + 256 * MIB, (before, peak)
+
+
+def test_memory(large_model: Path, tmp_path: Path) -> None:
+    """Weights are read and written a slice at a time."""
+    assert_bounded(CONVERTING, large_model, tmp_path / "out")
+
+
+def test_memory_of_calibration(calibration_text: Path, tmp_path: Path) -> None:
+    """A model that is calibrated runs from its files, though all of it is computed."""
+    text = tmp_path / "short.txt"
+    text.write_text(calibration_text.read_text(encoding="utf-8")[:3000], encoding="utf-8")
+    assert_bounded(CALIBRATING, random_model(tmp_path / "source"), text)
