@@ -19,6 +19,7 @@ from gemma_serve.triton.tensors import (
     to_bytes,
 )
 
+SERVICE = "inference.GRPCInferenceService"
 # The field of InferTensorContents that holds each datatype; FP16 comes as raw bytes only.
 CONTENTS = {
     "BOOL": "bool_contents",

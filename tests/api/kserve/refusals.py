@@ -29,6 +29,12 @@ LEAKS = (
 )
 ADDRESS = re.compile(r"0x[0-9a-fA-F]{6,}")
 ENGINE_GAUGES = ("vllm:num_requests_running", "vllm:num_requests_waiting")
+# What is back at zero when nobody asks for anything.
+IDLE_GAUGES = (
+    *(*ENGINE_GAUGES, "vllm:kv_cache_usage_perc"),
+    *("gemma_serve_admission_waiting_requests", "gemma_serve_engine_stalled"),
+)
+OPEN_REQUESTS = "gemma_serve_open_requests"
 CANARY = {
     "messages": [{"role": "user", "content": "Name three rivers."}],
     "max_tokens": 16,
@@ -63,7 +69,8 @@ class Witness:
     def check_unharmed(self) -> None:
         """The same processes, ready, idle, with the same greedy answer and no error in the log."""
         assert self._processes() == self.processes
-        assert self.http.get("/v2/health/ready").status_code == 200
+        for probe in ("/v2/health/ready", "/readyz"):
+            assert self.http.get(probe).status_code == 200
         self.check_idle()
         assert self._canary() == self.answer
         said = self.server.output()[self.log_chars :]
@@ -72,10 +79,10 @@ class Witness:
             assert word not in said, said
 
     def check_idle(self) -> None:
-        """Within a bound, no request runs or waits in the engine."""
+        """Within a bound, no request runs or waits, is open, or holds a part of the KV cache."""
         deadline_s = time.monotonic() + IDLE_S
-        while self.requests_in_engine():
-            assert time.monotonic() < deadline_s, "the engine still works"
+        while busy := self._busy():
+            assert time.monotonic() < deadline_s, f"the server is not idle: {busy}"
             time.sleep(0.1)
 
     def await_running(self) -> None:
@@ -100,13 +107,30 @@ class Witness:
 
     def requests_in_engine(self) -> float:
         """How many run or wait."""
-        families = text_string_to_metric_families(self.http.get("/metrics").text)
-        return sum(
-            sample.value
-            for family in families
-            for sample in family.samples
-            if sample.name in ENGINE_GAUGES
-        )
+        gauges = self._gauges()
+        return sum(gauges[name] for name in ENGINE_GAUGES)
+
+    def _busy(self) -> dict[str, float]:
+        """The gauges that are not what they are when nothing goes on."""
+        gauges = self._gauges()
+        busy = {name: gauges[name] for name in IDLE_GAUGES if gauges[name]}
+        if (is_open := gauges[OPEN_REQUESTS]) > 1:  # this one
+            busy[OPEN_REQUESTS] = is_open
+        return busy
+
+    def _gauges(self) -> dict[str, float]:
+        """The gauges of an idle server, and the requests that are open, this one among them."""
+        names = (*IDLE_GAUGES, OPEN_REQUESTS)
+        # To parse the others would take longer than to ask for them.
+        lines = [
+            line for line in self.http.get("/metrics").text.splitlines() if line.startswith(names)
+        ]
+        found = dict.fromkeys(names, 0.0)
+        for family in text_string_to_metric_families("\n".join(lines) + "\n"):
+            for sample in family.samples:
+                if sample.name in found:
+                    found[sample.name] += sample.value
+        return found
 
     def _processes(self) -> set[tuple[int, float]]:
         # What compiles structured outputs comes with the first of them, and forks for each.

@@ -1,4 +1,4 @@
-"""An input of the python backend as a client may send it, and whether it is valid."""
+"""One input as a client may send it, in any of five encodings, and whether it is valid."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from tests.api.kserve.tensor_cases import DATATYPES, FLOATS, INPUTS, LETTERS
+from tests.api.kserve.declared_inputs import Declared
+from tests.api.kserve.tensor_cases import DATATYPES, FLOATS, LETTERS, packed
 
-# A prompt of few tokens in any case: 12 leaves room and 1 does not. Half of those drawn are right.
-LENGTHS = (-5, 0, 1, 12, 12, 12)
 ENCODINGS = ("JSON", "nested JSON", "binary", "gRPC contents", "gRPC raw")
+FAULTS = (*["none"] * 4, "datatype", "shape", "count", "padding")
 RANGES = {
     name: (0, 2**bits - 1) if name.startswith("U") else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
     for name, bits in ((name, int(name.removeprefix("U")[3:])) for name in LETTERS if "INT" in name)
@@ -35,46 +35,35 @@ class Sent:
         """Whether the values come as bytes of the datatype."""
         return self.encoding in ("binary", "gRPC raw")
 
+    def as_bytes(self) -> bytes:
+        """The values as bytes of the datatype."""
+        data = packed(self.datatype, *self.values)
+        return data[: self.padding] if self.padding < 0 else data + bytes(self.padding)
 
-# --- what is valid
+    def as_json(self) -> list[Any]:
+        """The values as JSON has them, flat or nested."""
+        values = [value.decode() if isinstance(value, bytes) else value for value in self.values]
+        return [[value] for value in values] if self.encoding == "nested JSON" else values
 
 
-def is_valid(sent: Sent) -> bool:
-    """Whether the python backend would have answered."""
-    return _is_tensor(sent) and _is_served(sent.name, sent.values)
-
-
-def _is_tensor(sent: Sent) -> bool:
+def is_valid(contract: Declared, sent: Sent) -> bool:
+    """Whether the contract's backend would have answered."""
     num_values = len(sent.values)
-    fits = sent.datatype == INPUTS[sent.name] and sent.shape == [num_values]
-    return fits and (sent.name == "text_input" or num_values == 1) and not sent.padding
+    fits = sent.datatype == contract.inputs[sent.name]
+    fits = fits and sent.shape == contract.shape(num_values) and not sent.padding
+    counts = sent.name in contract.any_size or num_values == 1
+    return fits and counts and contract.serves(sent.name, sent.values)
 
 
-def _is_served(name: str, values: list[Any]) -> bool:
-    match name:
-        case "text_input":
-            return len(values) >= 1 and all(_is_utf8(value) for value in values)
-        case "max_new_tokens":
-            return bool(values[0] >= 1)
-        case "max_length":
-            return bool(values[0] == LENGTHS[-1])
-        case "top_k":
-            return bool(values[0] >= 0)
-        case "top_p":
-            return bool(0 <= values[0] <= 1)
-        case "temperature":
-            return bool(0 < values[0] <= 2)  # vLLM's range
-        case "repetition_penalty":
-            return bool(0 < values[0] < math.inf)
-    return True
-
-
-def _is_utf8(value: bytes) -> bool:
-    try:
-        value.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
+def request_of(contract: Declared, sent: Sent) -> list[Sent]:
+    """All inputs of the request: the one, and those that make its value count."""
+    others = contract.beside(sent.name)
+    others.pop(sent.name, None)
+    right = [
+        Sent(name, contract.inputs[name], contract.shape(1), [value], sent.encoding)
+        for name, value in others.items()
+    ]
+    return [*right, sent]
 
 
 # --- what is sent
@@ -83,39 +72,44 @@ WORDS = st.text(st.sampled_from("abc é\n{}<>\0\U0001f600"), max_size=8).map(str
 TEXTS = {"JSON": WORDS, "bytes": WORDS | st.sampled_from([b"\xff", b"a\xc3", b"\xed\xa0\x80"])}
 
 
-def _numbers(name: str, datatype: str) -> st.SearchStrategy[Any]:
-    """Values of a datatype, small and at its ends; few new tokens, as each takes time."""
+def _numbers(datatype: str) -> st.SearchStrategy[Any]:
+    """Values of a datatype, small and at its ends."""
     if datatype == "BOOL":
         return st.booleans()
     if datatype in FLOATS:
         floats = st.floats(width={"FP16": 16, "FP32": 32, "FP64": 64}[datatype])
         return st.sampled_from([0.0, 0.5, 1.0, 1.5, 2.0, -1.0]) | floats
     least, most = RANGES[datatype]
-    if name == "max_length":
-        return st.sampled_from([value for value in LENGTHS if least <= value <= most])
-    if name == "max_new_tokens":
-        return st.sampled_from([value for value in (least, -1, 0, 1, 2) if least <= value])
     return st.integers(least, most) | st.integers(max(least, -3), 60)
 
 
-@st.composite
-def inputs(draw: st.DrawFn, name: str) -> Sent:
-    """One input, with at most one intended fault, and what chance adds."""
-    fault = draw(st.sampled_from(["none", "none", "datatype", "shape", "count", "padding"]))
-    encoding = draw(st.sampled_from(ENCODINGS))
-    datatype = draw(st.sampled_from(DATATYPES)) if fault == "datatype" else INPUTS[name]
-    in_bytes = encoding in ("binary", "gRPC raw")
+def _values(contract: Declared, name: str, datatype: str, encoding: str) -> st.SearchStrategy[Any]:
+    """One value of a datatype that the encoding can hold."""
+    in_json = "JSON" in encoding
+    texts = TEXTS["JSON" if in_json else "bytes"]
+    if name in contract.drawn and datatype == contract.inputs[name]:
+        drawn = st.sampled_from(contract.drawn[name])
+        return drawn | texts if datatype == "BYTES" and name not in contract.closed else drawn
     if datatype == "BYTES":
-        one: st.SearchStrategy[Any] = TEXTS["JSON" if "JSON" in encoding else "bytes"]
-    else:
-        one = _numbers(name, datatype)
-        if "JSON" in encoding and datatype in FLOATS:
-            one = one.filter(math.isfinite)
-    counts = st.integers(0, 4) if fault == "count" or name == "text_input" else st.just(1)
+        return texts
+    numbers = _numbers(datatype)
+    return numbers.filter(math.isfinite) if in_json and datatype in FLOATS else numbers
+
+
+@st.composite
+def inputs(draw: st.DrawFn, contract: Declared, name: str) -> Sent:
+    """One input, with at most one intended fault, and what chance adds."""
+    fault = draw(st.sampled_from(FAULTS))
+    encoding = draw(st.sampled_from(ENCODINGS))
+    datatype = draw(st.sampled_from(DATATYPES)) if fault == "datatype" else contract.inputs[name]
+    one = _values(contract, name, datatype, encoding)
+    may_be_many = fault == "count" or name in contract.any_size
+    counts = st.integers(0, 4) if may_be_many else st.just(1)
     values = draw(counts.flatmap(lambda count: st.lists(one, min_size=count, max_size=count)))
     shapes = st.lists(st.integers(-1, 4), max_size=9) | st.lists(
         st.sampled_from([1, 2**31, 2**62, -(2**63)]), max_size=9
     )
-    shape = draw(shapes) if fault == "shape" else [len(values)]
+    shape = draw(shapes) if fault == "shape" else contract.shape(len(values))
+    in_bytes = encoding in ("binary", "gRPC raw")
     padding = draw(st.sampled_from([-1, 1, 3])) if fault == "padding" and in_bytes else 0
     return Sent(name, datatype, shape, values, encoding, padding if values else 0)

@@ -33,62 +33,62 @@ from tests.servers import Server
 # --- what there is
 
 
-def test_probes(client: Any) -> None:
+def test_probes(http_client: Any) -> None:
     """The server and its model are there; another model or version is not."""
-    assert client.is_server_live()
-    assert client.is_server_ready()
-    assert client.is_model_ready("tiny")
-    assert client.is_model_ready("tiny", "1")
-    assert not client.is_model_ready("tiny", "2")
-    assert not client.is_model_ready("other")
+    assert http_client.is_server_live()
+    assert http_client.is_server_ready()
+    assert http_client.is_model_ready("tiny")
+    assert http_client.is_model_ready("tiny", "1")
+    assert not http_client.is_model_ready("tiny", "2")
+    assert not http_client.is_model_ready("other")
 
 
-def test_metadata_and_configuration(client: Any) -> None:
+def test_metadata_and_configuration(http_client: Any) -> None:
     """The tensors of the contract, in metadata's words and in Triton's."""
-    server = client.get_server_metadata()
+    server = http_client.get_server_metadata()
     assert server["name"] == "gemma-serve"
     assert {"generate", "binary_tensor_data", "statistics"} <= set(server["extensions"])
 
     for version in ("", "1"):
-        metadata = client.get_model_metadata("tiny", version)
+        metadata = http_client.get_model_metadata("tiny", version)
         assert (metadata["name"], metadata["versions"]) == ("tiny", ["1"])
         text = {"name": "text_input", "datatype": "BYTES", "shape": [-1]}
         assert metadata["inputs"][0] == text
         assert metadata["outputs"][0] == text | {"name": "text_output"}
 
-        config = client.get_model_config("tiny", version)
+        config = http_client.get_model_config("tiny", version)
         assert (config["backend"], config["max_batch_size"]) == ("python", 0)
         kinds = {one["name"]: (one["data_type"], one["dims"]) for one in config["input"]}
         assert kinds["text_input"] == ("TYPE_STRING", [-1])
         assert kinds["temperature"] == ("TYPE_FP32", [1])
         assert [one["name"] for one in config["input"] if not one["optional"]] == ["text_input"]
-    for method in (client.get_model_metadata, client.get_model_config):
+    for method in (http_client.get_model_metadata, http_client.get_model_config):
         with pytest.raises(InferenceServerException, match="no version '2'"):
             method("tiny", "2")
 
 
-def test_index(client: Any, http: httpx.Client) -> None:
+def test_index(http_client: Any, http: httpx.Client) -> None:
     """The repository has the served model; `ready` asks for those that are."""
     want = [{"name": "tiny", "version": "1", "state": "READY"}]
-    assert client.get_model_repository_index() == want
+    assert http_client.get_model_repository_index() == want
     for body in ({}, {"ready": True}, {"ready": False}):
         assert http.post("/v2/repository/index", json=body).json() == want
 
 
-def test_statistics(client: Any) -> None:
+def test_statistics(http_client: Any) -> None:
     """Answers and refusals are counted, and their durations grow."""
 
     def stats() -> dict[str, Any]:
-        (one,) = client.get_inference_statistics("tiny", "1")["model_stats"]
-        assert one in client.get_inference_statistics()["model_stats"]
+        (one,) = http_client.get_inference_statistics("tiny", "1")["model_stats"]
+        assert one in http_client.get_inference_statistics()["model_stats"]
         found: dict[str, Any] = one
         return found
 
     before = stats()
     texts = {"text_input": ["One", "Two"], "max_new_tokens": 2}
-    client.infer("tiny", inputs_of(httpclient, texts))
+    http_client.infer("tiny", inputs_of(httpclient, texts))
     with pytest.raises(InferenceServerException):
-        client.infer("tiny", inputs_of(httpclient, {"text_input": "a", "max_new_tokens": 0}))
+        http_client.infer("tiny", inputs_of(httpclient, {"text_input": "a", "max_new_tokens": 0}))
     after = stats()
     assert after["inference_count"] - before["inference_count"] == 2
     assert after["execution_count"] - before["execution_count"] == 1
@@ -101,10 +101,10 @@ def test_statistics(client: Any) -> None:
     assert 0 < infer < success
 
 
-def test_counters_agree_with_statistics(client: Any, tiny_server: Server) -> None:
+def test_counters_agree_with_statistics(http_client: Any, tiny_server: Server) -> None:
     """Triton's Prometheus counters say what its statistics extension says."""
-    client.infer("tiny", inputs_of(httpclient, {"text_input": "a", "max_new_tokens": 2}))
-    (stats,) = client.get_inference_statistics("tiny")["model_stats"]
+    http_client.infer("tiny", inputs_of(httpclient, {"text_input": "a", "max_new_tokens": 2}))
+    (stats,) = http_client.get_inference_statistics("tiny")["model_stats"]
 
     def counter(name: str) -> float:
         return metric(tiny_server, f"nv_inference_{name}", model="tiny", version="1")
@@ -119,22 +119,22 @@ def test_counters_agree_with_statistics(client: Any, tiny_server: Server) -> Non
         assert counter(f"{stage}_duration_us") == pytest.approx(stages[stage]["ns"] / 1000)
 
 
-def test_what_is_not_served(client: Any) -> None:
+def test_what_is_not_served(http_client: Any) -> None:
     """Loading, unloading and shared memory are refused with the reason."""
     calls = {
         "chosen by the profile": (
-            lambda: client.load_model("tiny"),
-            lambda: client.load_model("other", config="{}"),
-            lambda: client.unload_model("tiny"),
+            lambda: http_client.load_model("tiny"),
+            lambda: http_client.load_model("other", config="{}"),
+            lambda: http_client.unload_model("tiny"),
         ),
         "Shared memory is not served": (
-            client.get_system_shared_memory_status,
-            lambda: client.register_system_shared_memory("region", "/region", 64),
-            client.unregister_system_shared_memory,
-            client.get_cuda_shared_memory_status,
-            lambda: client.register_cuda_shared_memory("region", b"handle", 0, 64),
+            http_client.get_system_shared_memory_status,
+            lambda: http_client.register_system_shared_memory("region", "/region", 64),
+            http_client.unregister_system_shared_memory,
+            http_client.get_cuda_shared_memory_status,
+            lambda: http_client.register_cuda_shared_memory("region", b"handle", 0, 64),
         ),
-        "There is no route": (client.get_log_settings, client.get_trace_settings),
+        "There is no route": (http_client.get_log_settings, http_client.get_trace_settings),
     }
     for message, some in calls.items():
         for call in some:
@@ -143,7 +143,7 @@ def test_what_is_not_served(client: Any) -> None:
     shared = httpclient.InferInput("text_input", [1], "BYTES")
     shared.set_shared_memory("region", 64)
     with pytest.raises(InferenceServerException, match="Shared memory is not served"):
-        client.infer("tiny", [shared])
+        http_client.infer("tiny", [shared])
 
 
 # --- infer
@@ -151,10 +151,10 @@ def test_what_is_not_served(client: Any) -> None:
 
 @pytest.mark.parametrize("binary_out", [False, True], ids=["JSON out", "bytes out"])
 @pytest.mark.parametrize("binary_in", [False, True], ids=["JSON in", "bytes in"])
-def test_infer(client: Any, tiny_server: Server, *, binary_in: bool, binary_out: bool) -> None:
+def test_infer(http_client: Any, tiny_server: Server, *, binary_in: bool, binary_out: bool) -> None:
     """JSON or bytes, either way the answer is the stripped one, and the id comes back."""
     values = {"text_input": PROMPTS[1], "max_new_tokens": 12, "repetition_penalty": 1.0, **GREEDY}
-    result = client.infer(
+    result = http_client.infer(
         "tiny",
         inputs_of(httpclient, values, binary_data=binary_in),
         model_version="1",
@@ -170,19 +170,19 @@ def test_infer(client: Any, tiny_server: Server, *, binary_in: bool, binary_out:
     assert ("data" in output) != binary_out
 
 
-def test_all_outputs_as_bytes(client: Any, tiny_server: Server) -> None:
+def test_all_outputs_as_bytes(http_client: Any, tiny_server: Server) -> None:
     """Without outputs the client asks for all of them as bytes."""
     values = {"text_input": PROMPTS[0], "max_new_tokens": 6, **GREEDY}
-    result = client.infer("tiny", inputs_of(httpclient, values))
+    result = http_client.infer("tiny", inputs_of(httpclient, values))
     (output,) = result.get_response()["outputs"]
     assert output["parameters"]["binary_data_size"] > 0
     assert texts_of(result) == [greedy(tiny_server, PROMPTS[0], 6).strip()]
 
 
-def test_several_texts(client: Any, tiny_server: Server) -> None:
+def test_several_texts(http_client: Any, tiny_server: Server) -> None:
     """Texts and chats are answered together, each as it would be alone, in their order."""
     texts = [*PROMPTS[:2], json.dumps(CHAT)]
-    result = client.infer(
+    result = http_client.infer(
         "tiny", inputs_of(httpclient, {"text_input": texts, "max_new_tokens": 4, **GREEDY})
     )
     chat = greedy_chat(tiny_server, CHAT, 4)["choices"][0]["message"]["content"]
@@ -190,18 +190,18 @@ def test_several_texts(client: Any, tiny_server: Server) -> None:
     assert texts_of(result) == [text.strip() for text in (*raw, chat)]
 
 
-def test_stream_over_infer_is_the_whole_answer(client: Any, tiny_server: Server) -> None:
+def test_stream_over_infer_is_the_whole_answer(http_client: Any, tiny_server: Server) -> None:
     """`stream: true`, which Triton refuses here, answers the whole text."""
     values = {"text_input": PROMPTS[0], "max_new_tokens": 12, "stream": True, **GREEDY}
-    result = client.infer("tiny", inputs_of(httpclient, values))
+    result = http_client.infer("tiny", inputs_of(httpclient, values))
     assert texts_of(result) == [greedy(tiny_server, PROMPTS[0], 12).strip()]
 
 
 @pytest.mark.parametrize(("algorithm", "binary"), [("gzip", False), ("deflate", True)])
-def test_compression(client: Any, http: httpx.Client, algorithm: str, *, binary: bool) -> None:
+def test_compression(http_client: Any, http: httpx.Client, algorithm: str, *, binary: bool) -> None:
     """Compressed requests are read, and answers come compressed where the client takes it."""
     values = {"text_input": PROMPTS[0], "max_new_tokens": 250, **GREEDY}
-    result = client.infer(
+    result = http_client.infer(
         "tiny",
         inputs_of(httpclient, values, binary_data=binary),
         outputs=[httpclient.InferRequestedOutput("text_output", binary_data=binary)],
@@ -231,11 +231,11 @@ def test_a_weight_above_0_is_no_refusal(http: httpx.Client, accepted: str) -> No
     assert answer.headers["content-encoding"] == "gzip"
 
 
-def test_many_at_once(client: Any) -> None:
+def test_many_at_once(http_client: Any) -> None:
     """Sixteen of `async_infer` over eight connections all come back, each with its id."""
     values = {"max_new_tokens": 16, "do_sample": True}
     pending = [
-        client.async_infer(
+        http_client.async_infer(
             "tiny",
             inputs_of(httpclient, {"text_input": f"Story {at}", **values}),
             request_id=f"{at}",
@@ -291,7 +291,7 @@ def test_raw_binary_request(http: httpx.Client, tiny_server: Server) -> None:
 # --- what goes wrong
 
 
-def test_unknown_model_and_version(client: Any, http: httpx.Client) -> None:
+def test_unknown_model_and_version(http_client: Any, http: httpx.Client) -> None:
     """404, in Triton's shape, by every route."""
     inputs = inputs_of(httpclient, {"text_input": "a"})
     for model, version, message in (
@@ -299,7 +299,7 @@ def test_unknown_model_and_version(client: Any, http: httpx.Client) -> None:
         ("tiny", "7", "The model 'tiny' has no version '7' here; use 1, or leave it out."),
     ):
         with pytest.raises(InferenceServerException) as caught:
-            client.infer(model, inputs, version)
+            http_client.infer(model, inputs, version)
         assert (caught.value.status(), caught.value.message()) == ("404", message)
         middle = f"/v2/models/{model}" + (f"/versions/{version}" if version else "")
         for method, end in (
@@ -358,20 +358,20 @@ def test_bodies_of_another_shape(http: httpx.Client, body: Any, message: str) ->
     assert (answer.status_code, answer.json()) == (400, {"error": message})
 
 
-def test_wrong_datatype_by_the_client(client: Any) -> None:
+def test_wrong_datatype_by_the_client(http_client: Any) -> None:
     """INT64 where the model has INT32 is an error here as in Triton."""
     wrong = httpclient.InferInput("max_new_tokens", [1], "INT64")
     wrong.set_data_from_numpy(np.array([4], np.int64))
     with pytest.raises(InferenceServerException, match="datatype INT64 and the model takes INT32"):
-        client.infer("tiny", [*inputs_of(httpclient, {"text_input": "a"}), wrong])
+        http_client.infer("tiny", [*inputs_of(httpclient, {"text_input": "a"}), wrong])
 
 
-def test_timeout(client: Any, http: httpx.Client, tiny_server: Server) -> None:
+def test_timeout(http_client: Any, http: httpx.Client, tiny_server: Server) -> None:
     """`timeout`, in microseconds, ends the request with 504, and the engine with it."""
     values = {"text_input": PROMPTS[0], "max_new_tokens": 4000, **GREEDY}
     before = generated_tokens(tiny_server)
     with pytest.raises(InferenceServerException, match=r"timeout of 0\.2 s") as caught:
-        client.infer("tiny", inputs_of(httpclient, values), timeout=200_000)
+        http_client.infer("tiny", inputs_of(httpclient, values), timeout=200_000)
     assert caught.value.status() == "504"
     wait_until_idle(tiny_server)
     assert generated_tokens(tiny_server) - before < 4000
@@ -391,11 +391,11 @@ def test_timeout(client: Any, http: httpx.Client, tiny_server: Server) -> None:
     assert long.status_code == 200
 
 
-def test_priority_is_taken(client: Any, http: httpx.Client) -> None:
+def test_priority_is_taken(http_client: Any, http: httpx.Client) -> None:
     """Triton's priorities from 0 on are taken; what is none is refused."""
     values = {"text_input": PROMPTS[0], "max_new_tokens": 2}
     for priority in (0, 1, 5):
-        assert texts_of(client.infer("tiny", inputs_of(httpclient, values), priority=priority))
+        assert texts_of(http_client.infer("tiny", inputs_of(httpclient, values), priority=priority))
     for wrong in (-1, 1.5, "1", True, 2**40):
         answer = http.post(GENERATE, json=values | {"priority": wrong})
         assert answer.status_code == 400

@@ -73,6 +73,24 @@ def test_stream_without_stream(http: httpx.Client, tiny_server: Server) -> None:
     assert event["text_output"] == greedy(tiny_server, PROMPTS[0], 9).strip()
 
 
+def test_stream_true_over_generate(http: httpx.Client, tiny_server: Server) -> None:
+    """`stream: true`, which Triton refuses on /generate, answers the whole text."""
+    body = {"text_input": PROMPTS[0], "max_new_tokens": 9, "stream": True, **GREEDY}
+    answer = http.post(GENERATE, json=body)
+    assert answer.headers["content-type"] == "application/json"
+    assert answer.json()["text_output"] == greedy(tiny_server, PROMPTS[0], 9).strip()
+
+
+def test_every_event_has_the_heading(http: httpx.Client) -> None:
+    """Each event of a stream has the request's id, the model and its version."""
+    body = {"text_input": PROMPTS[0], "max_new_tokens": 9, "stream": True, "id": "42"}
+    events = events_of(http.post("/v2/models/tiny/versions/1/generate_stream", json=body).text)
+    assert len(events) > 1
+    for event in events:
+        del event["text_output"]
+        assert event == {"id": "42", "model_name": "tiny", "model_version": "1"}
+
+
 @pytest.mark.parametrize("path", [GENERATE, STREAM])
 def test_curl_as_in_the_docs(tiny_server: Server, path: str) -> None:
     """curl sends a form's content type unasked; Triton does not look at it, nor do we."""
@@ -145,11 +163,18 @@ def test_tools(http: httpx.Client, tiny_server: Server, *, as_string: bool) -> N
     assert usage["prompt_tokens"] > without["prompt_tokens"]
 
 
-def test_a_tool_that_must_be_called(client: Any) -> None:
+def test_a_stream_with_tools_is_one_piece(http: httpx.Client) -> None:
+    """With tools vLLM's chat takes the answer apart, so that its stream is one event."""
+    body = {"text_input": json.dumps(CHAT), "max_new_tokens": 8, "tools": TOOLS, **GREEDY}
+    (event,) = events_of(http.post(STREAM, json=body | {"stream": True}).text)
+    assert event == http.post(GENERATE, json=body).json()
+
+
+def test_a_tool_that_must_be_called(http_client: Any) -> None:
     """tool_choice makes even random weights call; the arguments fit the schema."""
     choice = {"type": "function", "function": {"name": "lamp"}}
     values = {"text_input": json.dumps(CHAT), "max_new_tokens": 200, **GREEDY}
-    result = client.infer(
+    result = http_client.infer(
         "tiny",
         inputs_of(httpclient, values),
         parameters={"tools": json.dumps(TOOLS), "tool_choice": json.dumps(choice)},

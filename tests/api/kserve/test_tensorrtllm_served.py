@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import queue
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -27,9 +24,7 @@ from tests.api.kserve.triton_clients import (
     num_tokens,
     texts_of,
 )
-from tests.servers import Server, serving
-
-pytestmark = pytest.mark.engine
+from tests.servers import Server
 
 PROMPT = "The sea"
 GENERATE = "/v2/models/tiny/generate"
@@ -44,32 +39,9 @@ WAIT_S = 60
 
 
 @pytest.fixture(scope="module")
-def server(
-    tiny_profile: Path, engine_slot: contextlib.ExitStack, tmp_path_factory: pytest.TempPathFactory
-) -> Server:
+def server(tensorrtllm_server: Server) -> Server:
     """The tiny model with TensorRT-LLM's names."""
-    overrides = [
-        "triton.contract=tensorrtllm",
-        "server.grpc_port=0",
-        "chat.tool_call_parser=pythonic",
-    ]
-    log = tmp_path_factory.mktemp("tensorrtllm") / "server.log"
-    engine_slot.close()
-    return engine_slot.enter_context(serving(tiny_profile, overrides, log, {**os.environ}))
-
-
-@pytest.fixture
-def http(server: Server) -> Iterator[httpx.Client]:
-    """A plain HTTP client."""
-    with server.client() as client:
-        yield client
-
-
-@pytest.fixture
-def client(server: Server) -> Iterator[Any]:
-    """Triton's gRPC client."""
-    with grpcclient.InferenceServerClient(server.grpc_address) as client:
-        yield client
+    return tensorrtllm_server
 
 
 def generate(http: httpx.Client, max_tokens: int = 8, **body: Any) -> dict[str, Any]:
@@ -179,6 +151,14 @@ def test_sampling_seed_and_lengths(http: httpx.Client) -> None:
         assert len({generate(http, **sampled, **{name: 7})["text_output"] for _ in range(3)}) == 1
     assert len({generate(http, temperature=1.5)["text_output"] for _ in range(3)}) == 1
     assert generate(http, min_tokens=8, **COUNTS)["num_output_tokens"] == 8
+
+
+def test_longer_than_the_context(http: httpx.Client, server: Server) -> None:
+    """More tokens than the context holds are as many as it holds."""
+    prompt = "river " * 1300
+    room = 4096 - num_tokens(server, prompt)
+    answer = generate(http, 100_000, text_input=prompt, min_tokens=room, **COUNTS)
+    assert answer["num_output_tokens"] == room
 
 
 def test_several_sequences(http: httpx.Client) -> None:
@@ -292,5 +272,7 @@ def test_chat_and_tools(http: httpx.Client, server: Server) -> None:
     text = {"text_input": json.dumps(CHAT), "exclude_input_in_output": True}
     assert generate(http, **text, chat=True)["text_output"] == want
     usage = greedy_chat(server, CHAT, 8, tools=TOOLS)["usage"]
-    answer = generate(http, **text, tools=TOOLS, **COUNTS)
+    answer = generate(http, **text, tools=TOOLS, return_log_probs=True, **COUNTS)
     assert (answer["tool_calls"], answer["num_input_tokens"]) == ("[]", usage["prompt_tokens"])
+    # vLLM's chat takes the answer apart, and tells no log probabilities.
+    assert (answer["cum_log_probs"], answer["output_log_probs"]) == (0.0, [])

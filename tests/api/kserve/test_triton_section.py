@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import queue
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -56,20 +55,6 @@ def server(
     log = tmp_path_factory.mktemp("triton-section") / "server.log"
     engine_slot.close()
     return engine_slot.enter_context(serving(tiny_profile, overrides, log, {**os.environ}))
-
-
-@pytest.fixture
-def http(server: Server) -> Iterator[httpx.Client]:
-    """A plain HTTP client."""
-    with server.client() as client:
-        yield client
-
-
-@pytest.fixture
-def client(server: Server) -> Iterator[Any]:
-    """Triton's gRPC client."""
-    with grpcclient.InferenceServerClient(server.grpc_address) as client:
-        yield client
 
 
 def test_counters_of_a_model_that_nobody_asked(http: httpx.Client) -> None:

@@ -1,29 +1,17 @@
-"""The contract of Triton's vLLM backend on a real engine: its documentation's requests, and all."""
+"""The contract of Triton's vLLM backend on a real engine: sampling, outputs, adapters, chats."""
 
 from __future__ import annotations
 
-import base64
-import contextlib
-import io
 import json
 import math
-import os
-import queue
-import random
-import subprocess
-import sys
-from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import numpy as np
 import pytest
 import tritonclient.grpc as grpcclient
-import yaml
-from PIL import Image
 from tritonclient.utils import InferenceServerException
 
-from tests.api.kserve import streaming_client
 from tests.api.kserve.triton_clients import (
     CHAT,
     TOOLS,
@@ -31,197 +19,28 @@ from tests.api.kserve.triton_clients import (
     generated_tokens,
     greedy,
     greedy_chat,
-    inputs_of,
     metric,
     num_tokens,
     texts_of,
 )
-from tests.conftest import TINY, free_port
-from tests.servers import Server, serving
-from tests.tiny_gemma_vision import TOKENS_PER_IMAGE, make_tiny_gemma_vision
-from tests.tiny_lora import RANK, make_tiny_lora
-
-pytestmark = pytest.mark.engine
-
-PROMPT = "The sea"
-GENERATE = "/v2/models/vllm_model/generate"
-FLAGS = {
-    f"return_{name}": True
-    for name in (
-        *("finish_reason", "cumulative_logprob", "logprobs"),
-        *("num_input_tokens", "num_output_tokens"),
-    )
-}
-ADAPTER = "poet"
-WAIT_S = 60
+from tests.api.kserve.vllm_backend import (
+    ADAPTER,
+    FLAGS,
+    GENERATE,
+    PROMPT,
+    generate,
+    infer,
+    refusal,
+    sampling,
+    stream,
+)
+from tests.servers import Server
 
 
 @pytest.fixture(scope="module")
-def metrics_port() -> int:
-    """Where this file's server shows its metrics too."""
-    return free_port()
-
-
-@pytest.fixture(scope="module")
-def server(
-    engine_slot: contextlib.ExitStack,
-    tmp_path_factory: pytest.TempPathFactory,
-    metrics_port: int,
-) -> Server:
+def server(multimodal_server: Server) -> Server:
     """A multimodal model with an adapter, under the names of Triton's documentation."""
-    directory = tmp_path_factory.mktemp("vllm-backend")
-    adapter = make_tiny_lora(directory / "lora", "model.language_model")
-    keys = {
-        "model": str(make_tiny_gemma_vision(directory / "gemma")),
-        **TINY,
-        "served_model_name": ["tiny", "vllm_model", "mymodel"],
-        "images_per_prompt": 3,
-        "lora": {"adapters": {ADAPTER: str(adapter)}, "max_lora_rank": RANK},
-        "triton": {"contract": "vllm-backend", "inference_trace": True},
-        "server": {"grpc_port": 0, "metrics_port": metrics_port},
-    }
-    profile = directory / "profile.yaml"
-    profile.write_text(yaml.safe_dump(keys))
-    engine_slot.close()
-    log = directory / "server.log"
-    return engine_slot.enter_context(serving(profile, [], log, {**os.environ}))
-
-
-@pytest.fixture
-def http(server: Server) -> Iterator[httpx.Client]:
-    """A plain HTTP client."""
-    with server.client() as client:
-        yield client
-
-
-@pytest.fixture
-def client(server: Server) -> Iterator[Any]:
-    """Triton's gRPC client."""
-    with grpcclient.InferenceServerClient(server.grpc_address) as client:
-        yield client
-
-
-def sampling(**values: Any) -> str:
-    """The tensor sampling_parameters."""
-    return json.dumps({"temperature": 0, "ignore_eos": True} | values)
-
-
-def infer(client: Any, values: dict[str, Any], **options: Any) -> Any:
-    """The whole answer over gRPC."""
-    return client.infer("vllm_model", inputs_of(grpcclient, values), **options)
-
-
-def stream(client: Any, values: dict[str, Any]) -> list[Any]:
-    """All responses of one request over ModelStreamInfer."""
-    answers: queue.Queue[Any] = queue.Queue()
-    client.start_stream(lambda result, error: answers.put((result, error)))
-    client.async_stream_infer("vllm_model", inputs_of(grpcclient, {**values, "stream": True}))
-    results = []
-    final = False
-    while not final:
-        result, error = answers.get(timeout=WAIT_S)
-        assert error is None, error
-        results.append(result)
-        final = result.get_response().parameters["triton_final_response"].bool_param
-    client.stop_stream()
-    return results
-
-
-def generate(http: httpx.Client, **body: Any) -> dict[str, Any]:
-    """The answer of /generate."""
-    answer = http.post(GENERATE, json=body)
-    assert answer.status_code == 200, answer.text
-    found: dict[str, Any] = answer.json()
-    return found
-
-
-def refusal(http: httpx.Client, **body: Any) -> str:
-    """The sentence of a 400 of /generate."""
-    answer = http.post(GENERATE, json=body)
-    assert answer.status_code == 400, answer.text
-    (message,) = answer.json().values()
-    return str(message)
-
-
-# --- the documentation's requests
-
-
-def curl(server: Server, path: str, body: str) -> Any:
-    """As written there, but for the address."""
-    address = server.base_url.removeprefix("http://")
-    command = ["curl", "--silent", "--show-error", "-X", "POST", f"{address}{path}", "-d", body]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=WAIT_S, check=True)
-    return json.loads(done.stdout)
-
-
-def test_first_inference_of_the_readme(server: Server) -> None:
-    """vllm_backend, README.md, "Sending Your First Inference"."""
-    body = (
-        '{"text_input": "What is Triton Inference Server?", '
-        '"parameters": {"stream": false, "temperature": 0}}'
-    )
-    prompt = "What is Triton Inference Server?"
-    assert curl(server, "/v2/models/vllm_model/generate", body) == {
-        "model_name": "vllm_model",
-        "model_version": "1",
-        "text_output": prompt + greedy(server, prompt, 16),
-    }
-
-
-def test_example_of_the_generate_extension(server: Server) -> None:
-    """server, docs/protocol/extension_generate.md, "Example Request"."""
-    body = (
-        '{"id": "42", "text_input": "client input", '
-        '"parameters": {"stream": false, "temperature": 0}}'
-    )
-    assert curl(server, "/v2/models/mymodel/generate", body) == {
-        "id": "42",
-        "model_name": "mymodel",
-        "model_version": "1",
-        "text_output": "client input" + greedy(server, "client input", 16),
-    }
-
-
-def test_example_of_additional_outputs(server: Server) -> None:
-    """vllm_backend, docs/additional_outputs.md, "Add Finish Reason to Outputs"."""
-    inputs = [grpcclient.InferInput("text_input", [1], "BYTES")]
-    inputs[-1].set_data_from_numpy(np.array([b"example prompt"], dtype=np.object_))
-    inputs.append(grpcclient.InferInput("return_finish_reason", [1], "BOOL"))
-    inputs[-1].set_data_from_numpy(np.array([True], dtype=bool))
-    reasons = []
-
-    def callback(result: Any, error: Any) -> None:
-        reasons.append(error or result.as_numpy(name="finish_reason").tolist())
-
-    with grpcclient.InferenceServerClient(server.grpc_address) as client:
-        client.start_stream(callback)
-        client.async_stream_infer("vllm_model", inputs=inputs)
-        client.stop_stream()
-    assert reasons in ([[b"length"]], [[b"stop"]])
-
-
-@pytest.mark.parametrize("streams", [False, True])
-@pytest.mark.parametrize("adapter", [None, ADAPTER])
-def test_sample_client(server: Server, *, streams: bool, adapter: str | None) -> None:
-    """A client as in the backend's samples, in its own process: numbers as strings, one stream."""
-    prompts = ["The sea", "Hello, my name is\n", "def read(path):\n", "Story of a river"]
-    strings = {"temperature": "0.1", "top_p": "0.95", "max_tokens": "20"}
-    ask = {
-        "model": "vllm_model",
-        "prompts": prompts,
-        "stream": streams,
-        "exclude_input_in_output": streams,
-        "sampling_parameters": strings | ({"lora_name": adapter} if adapter else {}),
-    }
-    command = [sys.executable, streaming_client.__file__, server.grpc_address, json.dumps(ask)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=WAIT_S)
-    assert done.returncode == 0, done.stderr
-    answers = json.loads(done.stdout)
-    assert answers.keys() == {str(number) for number in range(len(prompts))}
-    for number, prompt in enumerate(prompts):
-        pieces = answers[str(number)]
-        assert (len(pieces) > 1) == streams
-        assert "".join(pieces).startswith(prompt) != streams
+    return multimodal_server
 
 
 # --- the prompt before the answer, and lengths
@@ -438,110 +257,6 @@ def test_adapter(http: httpx.Client, server: Server) -> None:
     assert without["text_output"] == greedy(server, PROMPT, 16)
 
 
-# --- images
-
-
-def png(seed: int) -> str:
-    """A picture of noise in base64."""
-    pixels = random.Random(seed).randbytes(60 * 40 * 3)
-    file = io.BytesIO()
-    Image.frombytes("RGB", (60, 40), pixels).save(file, "PNG")
-    return base64.b64encode(file.getvalue()).decode()
-
-
-def described(http: httpx.Client, text: str, *images: str, **more: Any) -> dict[str, Any]:
-    """A greedy answer with log probabilities and the prompt's size."""
-    body = {
-        "text_input": text,
-        "image": list(images),
-        "exclude_input_in_output": True,
-        "return_num_input_tokens": True,
-        "return_logprobs": True,
-        "sampling_parameters": sampling(max_tokens=8, logprobs=1),
-    }
-    return generate(http, **body | more)
-
-
-def test_image_is_the_chats_image(http: httpx.Client, server: Server) -> None:
-    """In the text that the chat template would write, an image is what it is in a chat."""
-    chat = [
-        {
-            "role": "user",
-            "content": [
-                {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{png(1)}"}},
-                {"type": "text", "text": "What is this?"},
-            ],
-        }
-    ]
-    answer = greedy_chat(server, chat, 8, ignore_eos=True)
-    text = "<start_of_turn>user\n<start_of_image>What is this?<end_of_turn>\n<start_of_turn>model\n"
-    found = described(http, text, png(1))
-    assert found["num_input_tokens"] == answer["usage"]["prompt_tokens"]
-    assert found["text_output"] == answer["choices"][0]["message"]["content"]
-
-
-def test_images_reach_the_model(http: httpx.Client) -> None:
-    """Each place holds its image; other images give other log probabilities."""
-    one = described(http, "See <start_of_image> here", png(1))
-    none = described(http, "See here")
-    assert one["num_input_tokens"] - none["num_input_tokens"] >= TOKENS_PER_IMAGE
-    assert described(http, "See <start_of_image> here", png(1)) == one
-    assert described(http, "See <start_of_image> here", png(2))["logprobs"] != one["logprobs"]
-    two = "A <start_of_image> B <start_of_image>"
-    one_way, other_way = (
-        described(http, two, png(first), png(second)) for first, second in ((1, 2), (2, 1))
-    )
-    assert one_way["num_input_tokens"] == other_way["num_input_tokens"]
-    assert one_way["logprobs"] != other_way["logprobs"]
-
-
-def test_images_over_grpc(client: Any, http: httpx.Client) -> None:
-    """The same image as a BYTES tensor over a stream."""
-    text = "See <start_of_image> here"
-    values = {
-        "text_input": text,
-        "image": [png(3)],
-        "sampling_parameters": sampling(max_tokens=8),
-        "return_num_input_tokens": True,
-    }
-    results = stream(client, values)
-    want = described(http, text, png(3))
-    assert "".join(piece for result in results for piece in texts_of(result)) == want["text_output"]
-    assert results[0].as_numpy("num_input_tokens").tolist() == [want["num_input_tokens"]]
-
-
-@pytest.mark.parametrize(
-    ("text", "images", "more"),
-    [
-        ("No place for it", [png(1)], {}),
-        ("<start_of_image> and <start_of_image>", [png(1)], {}),
-        ("<start_of_image>", [png(1), png(2)], {}),
-        ("<start_of_image>" * 4, [png(1)] * 4, {}),
-        ("<start_of_image>", ["no base64!"], {}),
-        ("<start_of_image>", [base64.b64encode(b"no picture").decode()], {}),
-        ("<start_of_image>", [""], {}),
-        ("<start_of_image>", ["https://example.com/cat.png"], {}),
-        ("<start_of_image>", ["file:///etc/passwd"], {}),
-        ("<start_of_image>", [png(1)], {"chat": True}),
-    ],
-    ids=[
-        *("no place", "place left", "image left", "too many", "no base64", "no image", "empty"),
-        *("URL", "file", "chat"),
-    ],
-)
-def test_refused_images(
-    http: httpx.Client, text: str, images: list[str], more: dict[str, Any]
-) -> None:
-    """As many images as places, each a picture in base64; a 400 says what is wrong."""
-    assert refusal(http, text_input=text, image=images, max_tokens=2, **more)
-    assert described(http, "See <start_of_image> here", png(1))
-
-
-def test_image_token_without_an_image_is_text(http: httpx.Client) -> None:
-    """Without images the token in the text is no place for one."""
-    assert described(http, "A <start_of_image> B")["text_output"]
-
-
 # --- chats and tools
 
 
@@ -556,10 +271,13 @@ def test_chat_by_parameter(client: Any, server: Server) -> None:
 def test_tools_by_parameter(client: Any, server: Server) -> None:
     """Tools stand in the prompt; the call that is asked for comes in tool_calls."""
     usage = greedy_chat(server, CHAT, 4, tools=TOOLS)["usage"]
-    values = {"text_input": json.dumps(CHAT), "return_num_input_tokens": True}
+    flags = {"return_num_input_tokens": True, "return_logprobs": True}
+    values = {"text_input": json.dumps(CHAT), **flags}
     tools = {"tools": json.dumps(TOOLS), "temperature": 0.0, "max_tokens": 4}
     result = infer(client, values, parameters=tools)
     assert texts_of(result, "tool_calls") == ["[]"]
+    # vLLM's chat takes the answer apart, and tells no log probabilities.
+    assert texts_of(result, "logprobs") == ["null"]
     assert result.as_numpy("num_input_tokens").tolist() == [usage["prompt_tokens"]]
 
     choice = {"type": "function", "function": {"name": "lamp"}}
@@ -592,11 +310,13 @@ def test_metadata(http: httpx.Client) -> None:
     assert [one["name"] for one in index] == ["tiny", "vllm_model", "mymodel", ADAPTER]
 
 
-def test_counters_on_both_ports(http: httpx.Client, server: Server, metrics_port: int) -> None:
+def test_counters_on_both_ports(
+    http: httpx.Client, server: Server, vllm_backend_metrics_port: int
+) -> None:
     """Triton's counters are on the metrics port and on the main one, and say what /stats says."""
     generate(http, text_input=PROMPT, max_tokens=2)
     (stats,) = http.get("/v2/models/vllm_model/stats").json()["model_stats"]
-    other = Server(server.process, server.log, f"http://127.0.0.1:{metrics_port}")
+    other = Server(server.process, server.log, f"http://127.0.0.1:{vllm_backend_metrics_port}")
     for shown in (server, other):
 
         def counter(name: str, shown: Server = shown) -> float:
