@@ -1,15 +1,22 @@
-"""A server of the tiny model for faults: whatever is left of it afterwards is found."""
+"""Servers for faults: whatever is left of one afterwards is found."""
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import pytest
 
-from tests.commands import Serve
+from tests.faults.site import make_profile
+
+
+@pytest.fixture(scope="session")
+def profile(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A profile of a tiny model in float32."""
+    return make_profile(tmp_path_factory.mktemp("faults"))
 
 
 @pytest.fixture
-def serve(tiny_profile: Path, tmp_path: Path, serve_profile: object) -> Serve:
-    """Starts servers of the tiny model in a session of their own; no other engine runs beside."""
-    return Serve(tiny_profile, tmp_path)
+def no_other(engine_slot: contextlib.ExitStack) -> None:
+    """No other engine runs beside those of the test."""
+    engine_slot.close()

@@ -17,13 +17,15 @@ import httpx
 
 from tests.faults.figures import Figures, figures
 from tests.faults.leavers import PATH, waiting
-from tests.faults.ledger import End, Entry, Load, under_load
+from tests.faults.ledger import End, Entry
 from tests.faults.raw import RawClient
 from tests.faults.readers import ANSWER
 from tests.faults.site import Scale, Site, site_of
+from tests.faults.to_the_end import loaded_to_the_end
+from tests.reliability.trends import Check
 
-DRAIN_S, MORE_S, EXIT_S = 8.0, 5.0, 10.0
-# So that not all of them are answered within the drain.
+DRAIN_S, MORE_S, EXIT_S, TOLD_S = 8.0, 5.0, 10.0, 2.0
+# So many that not all of them are answered within the drain.
 NUM_CLIENTS, NUM_TOKENS, NUM_WAITING = 70, 120, 50
 PROBE_S = 0.05
 # What a probe found: its status, the status and Retry-After of a request of its own.
@@ -56,16 +58,20 @@ def model_raises(profile: Path, directory: Path, scale: Scale) -> Figures:
     file = directory / "raise"
     environ = install_plugin(directory) | {"FAULT_FILE": str(file)}
     with site_of(profile, directory, environ=environ) as site:
-        with loaded_to_the_end(site, "F5", 32, scale.num_tokens) as load:
-            site.command.until(lambda: load.ledger.count(End.COMPLETED) >= 10, "answers")
+        with loaded_to_the_end(site, "F5", scale) as load:
             file.touch()
             raised_s = time.monotonic()
             assert site.command.ended() == 1
             took_s = time.monotonic() - raised_s
-        assert took_s < EXIT_S
         assert "The engine died" in site.command.output()
         site.join(load.ledger.entries)
-    found = figures(load.ledger.entries, raised_s, exit_s=round(took_s, 2))
+    open_then = [entry for entry in load.ledger.entries if entry.was_open(raised_s)]
+    to_tell_s = max(entry.ended_s for entry in open_then) - raised_s
+    checks = [
+        Check("s until each open request was told", to_tell_s, scale.most(TOLD_S, EXIT_S)),
+        Check("s until the server has ended", took_s, EXIT_S),
+    ]
+    found = figures(load.ledger.entries, raised_s, checks=checks)
     assert found["failures"].keys() <= {"engine_dead", "overloaded_error", "error"}, found
     assert sum(found["failures"].values()) > 0
     return found
@@ -84,15 +90,6 @@ def install_plugin(directory: Path) -> dict[str, str]:
     return {"PYTHONPATH": str(site)}
 
 
-@contextmanager
-def loaded_to_the_end(site: Site, name: str, num_clients: int, num_tokens: int) -> Iterator[Load]:
-    """Clients at work until the server is gone."""
-    options = {"name": name, "num_tokens": num_tokens, "headers": site.server.headers}
-    with under_load(site.url, num_clients, **options) as load:
-        yield load
-    assert not load.ledger.lost(), load.ledger.lost()[:5]
-
-
 # --- F6 and F7
 
 
@@ -104,18 +101,19 @@ def told_to_end(site: Site, scale: Scale) -> Figures:
     The half of a body and the reader that stalls change nothing of that.
     """
     half = RawClient(site.url, "F7-half", site.server.headers)
-    half.post(PATH, ANSWER, sent_share=0.5)
     stalled = RawClient(site.url, "F7-stalled", site.server.headers, narrow=True)
-    stalled.post(PATH, ANSWER)
-    stalled.read_until(b"data: ")
-    with loaded_to_the_end(site, "F6", NUM_CLIENTS, NUM_TOKENS) as load:
+    with loaded_to_the_end(
+        site, "F6", scale, num_clients=NUM_CLIENTS, num_tokens=NUM_TOKENS
+    ) as load:
+        stalled.post(PATH, ANSWER)
+        stalled.read_until(b"data: ")
+        half.post(PATH, ANSWER, sent_share=0.5)
         site.command.until(lambda: waiting(site) >= NUM_WAITING, "a queue")
         with probing(site) as probes:
             site.command.process.terminate()
             told_s = time.monotonic()
             assert site.command.ended() == 0
             took_s = time.monotonic() - told_s
-    assert took_s < DRAIN_S + MORE_S
     site.join(load.ledger.entries)
     assert_drained(probes)
     begun = [entry for entry in load.ledger.entries if began_before(entry, told_s)]
@@ -125,7 +123,8 @@ def told_to_end(site: Site, scale: Scale) -> Figures:
     assert "[DONE]" not in stalled.read_all().decode(errors="replace")
     told_half = half.read_all().decode(errors="replace")
     assert told_half.startswith("HTTP/1.1 503 ") or not told_half, told_half
-    found = figures(load.ledger.entries, told_s, exit_s=round(took_s, 2), probes=len(probes))
+    checks = [Check("s until the server has ended", took_s, DRAIN_S + MORE_S)]
+    found = figures(load.ledger.entries, told_s, checks=checks, probes=len(probes))
     assert found["failures"].keys() <= {"draining", "overloaded_error", "error"}, found
     return found
 

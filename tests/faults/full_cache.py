@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
-from tests.faults.figures import Figures
+from tests.faults.figures import Figures, figures
+from tests.faults.ledger import End, Entry
 from tests.faults.site import Scale, Site
 
-NUM_PROMPTS, PROMPT_TOKENS, ANSWER_TOKENS = 16, 500, 300
+NUM_PROMPTS, ANSWER_TOKENS = 16, 300
+PATH = "/v1/completions"
 PREEMPTIONS = "vllm:num_preemptions_total"
 
 
@@ -17,32 +19,33 @@ def cache_is_full(site: Site, scale: Scale) -> Figures:
     Requests are put off, and begun anew, as others need their place; each is answered, in the very
     words that it gets alone.
     """
-    alone = [ask(site, i) for i in range(scale.compared)]
-    before, finished = site.value(PREEMPTIONS), site.finished()
-    with ThreadPoolExecutor(NUM_PROMPTS) as clients:
-        together = list(clients.map(lambda i: ask(site, i), range(NUM_PROMPTS)))
+    alone = [ask(site, number, scale.prompt_tokens) for number in range(scale.compared)]
+    before = site.value(PREEMPTIONS)
+    with (
+        site.loaded("F15", **scale.load) as load,
+        ThreadPoolExecutor(NUM_PROMPTS) as clients,
+    ):
+        numbers = range(NUM_PROMPTS)
+        together = list(clients.map(lambda at: ask(site, at, scale.prompt_tokens), numbers))
+        load.ledger.entries += together
     preemptions = site.value(PREEMPTIONS) - before
-    assert site.finished() - finished == NUM_PROMPTS
+    assert load.ledger.summary().keys() == {"sent", "completed"}, load.ledger.summary()
     assert preemptions > 0, "the cache was never full"
-    assert {usage["completion_tokens"] for _, usage in together} == {ANSWER_TOKENS}
-    assert [text for text, _ in together[: scale.compared]] == [text for text, _ in alone]
-    site.assert_at_rest()
-    return {
-        "sent": NUM_PROMPTS,
-        "ends": {"completed": NUM_PROMPTS},
-        "lost": 0,
-        "preemptions": preemptions,
-        "texts_compared": scale.compared,
-    }
+    texts = [entry.detail for entry in together[: scale.compared]]
+    assert texts == [entry.detail for entry in alone]
+    return figures(load.ledger.entries, preemptions=preemptions, long_texts_compared=len(texts))
 
 
-def ask(site: Site, number: int) -> tuple[str, dict[str, Any]]:
-    """A greedy answer to a long prompt of its own, and how many tokens it took."""
+def ask(site: Site, number: int, prompt_tokens: int) -> Entry:
+    """A greedy answer to a long prompt of its own; its detail is the text."""
     # No beginning in common: the cache of prefixes would make room.
-    prompt = [300 + (number * 131 + at * 7) % 3000 for at in range(PROMPT_TOKENS)]
+    prompt = [300 + (number * 131 + at * 7) % 3000 for at in range(prompt_tokens)]
     body = {"prompt": prompt, "max_tokens": ANSWER_TOKENS, "temperature": 0, "ignore_eos": True}
+    began_s = time.monotonic()
+    id_ = f"F15-long-{number}-{began_s}"
     with site.server.client() as http:
-        answer = http.post("/v1/completions", json=body)
+        answer = http.post(PATH, json=body, headers={"x-request-id": id_})
     assert answer.status_code == 200, answer.text
     [choice], usage = answer.json()["choices"], answer.json()["usage"]
-    return choice["text"], usage
+    assert usage["completion_tokens"] == ANSWER_TOKENS
+    return Entry(PATH, False, End.COMPLETED, choice["text"], id_, began_s, time.monotonic())

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import queue
+import socket
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing
 from typing import Any
 
 import grpc
@@ -14,17 +15,23 @@ import pytest
 from tritonclient.grpc import service_pb2_grpc
 
 from tests.api.kserve.test_grpc_leavers import long_message
-from tests.faults.figures import Figures, figures, percentiles, ttfts_s
+from tests.faults.asked import CHAT
+from tests.faults.figures import Figures, figures, percentiles, ratio, ttfts_s
 from tests.faults.leavers import PATH
-from tests.faults.ledger import CHAT, End, Entry, under_load
+from tests.faults.ledger import End, Entry, Load
 from tests.faults.raw import RawClient
-from tests.faults.site import FULL, Scale, Site
+from tests.faults.site import Scale, Site
+from tests.reliability.trends import Check
 
 ANSWER = CHAT | {"max_tokens": 1900, "ignore_eos": True, "stream": True}
 REFUSED = "gemma_serve_connections_refused_total"
 GRPC_REQUESTS = "gemma_serve_grpc_requests_total"
-NUM_OTHERS, CLOSED_S = 8, 90.0
-STREAMS = (PATH, PATH)
+NUM_TOKENS = 16
+# What a test waits for the last connection to be closed; promised is limits.write_timeout_s, and
+# before that the answer has to come to where its client takes no more.
+IN_TESTS_S, BEGUN_S = 90.0, 5.0
+RATIO = 1.2  # of the others' p99 time to the first token
+COMPARED_S = 20.0
 OVER_GRPC = {"method": "ModelStreamInfer", "status": "CANCELLED"}
 # Little fits into a stream's window, and it does not grow.
 NARROW_STREAMS = [("grpc.http2.lookahead_bytes", 1024), ("grpc.http2.bdp_probe", 0)]
@@ -32,20 +39,15 @@ NARROW_STREAMS = [("grpc.http2.lookahead_bytes", 1024), ("grpc.http2.bdp_probe",
 
 def slow_readers(site: Site, scale: Scale) -> Figures:
     """
-    They cost the others nothing; after limits.write_timeout_s without a byte their connections are
-    closed, and their requests end in the engine.
+    They cost the others no more than as many who read; after limits.write_timeout_s without a byte
+    their connections are closed, and their requests end in the engine.
     """
-    others: dict[str, Any] = {"num_clients": NUM_OTHERS, "num_tokens": 16, "kinds": STREAMS}
-    more: Figures = {}
-    if scale is FULL:
-        with (
-            honest_readers(site, 2 * scale.readers),
-            under_load(site.url, headers=site.server.headers, **others) as beside,
-        ):
-            time.sleep(20)
-        more["ttft_s_beside_fast_readers"] = percentiles(ttfts_s(beside.ledger.entries))
-    closed_before = site.value(REFUSED, reason="write_timeout")
-    with site.loaded("F11", 0, **others) as load:
+    checks: list[Check] = []
+    without: list[float] = []
+    if scale.is_full:
+        without = ttfts_beside_fast_readers(site, scale)
+    closed_before = closed(site)
+    with others(site, "F11", scale) as load:
         clients = [
             RawClient(site.url, f"F11-{kind}-{i}", site.server.headers, narrow=True)
             for kind in ("slow", "stalled")
@@ -55,11 +57,12 @@ def slow_readers(site: Site, scale: Scale) -> Figures:
             client.post(PATH, ANSWER)
         began_s = time.monotonic()
         while closed(site) - closed_before < len(clients):
-            assert time.monotonic() < began_s + CLOSED_S, f"{closed(site) - closed_before} closed"
+            assert time.monotonic() < began_s + IN_TESTS_S, f"{closed(site) - closed_before} closed"
             for client in clients[: scale.readers]:
                 client.read_byte()
             time.sleep(1)
         took_s = time.monotonic() - began_s
+        load.wait_for(scale.requests)
         entries = [Entry(PATH, True, End.LEFT, id=client.id) for client in clients]
         load.ledger.entries += entries
     # Whoever has not left was closed by the server: it is told so when it reads on.
@@ -70,8 +73,20 @@ def slow_readers(site: Site, scale: Scale) -> Figures:
     lines = site.lines()
     ends = [line["status"] for entry in entries for line in lines[entry.id]]
     assert ends == ["499"] * len(entries)
-    more["ttft_s"] = percentiles(ttfts_s(load.ledger.entries))
-    return figures(load.ledger.entries, all_closed_s=round(took_s, 1), **more)
+    most_s = scale.most(site.limit("write_timeout_s") + BEGUN_S, IN_TESTS_S)
+    checks.append(Check("s until the last reader's connection is closed", took_s, most_s))
+    found = ttfts_s(load.ledger.entries)
+    if scale.is_full:
+        name = "p99 TTFT of the others, over that beside as many fast readers"
+        checks.append(Check(name, ratio(found, without), RATIO))
+    more = {"ttft_s_beside_fast_readers": percentiles(without), "ttft_s": percentiles(found)}
+    return figures(load.ledger.entries, checks=checks, **more)
+
+
+def others(site: Site, name: str, scale: Scale) -> AbstractContextManager[Load]:
+    """Those who read their short answers, for as long as a with block."""
+    options: dict[str, Any] = {"num_clients": scale.num_clients, "compared": scale.compared}
+    return site.loaded(name, 0, num_tokens=NUM_TOKENS, **options)
 
 
 def closed(site: Site) -> float:
@@ -79,20 +94,22 @@ def closed(site: Site) -> float:
     return site.value(REFUSED, reason="write_timeout")
 
 
-@contextmanager
-def honest_readers(site: Site, count: int) -> Iterator[None]:
-    """As many clients with the same answers, who read them at once, and leave."""
-    clients = [RawClient(site.url, f"F11-fast-{i}", site.server.headers) for i in range(count)]
-    with ThreadPoolExecutor(count) as threads:
+def ttfts_beside_fast_readers(site: Site, scale: Scale) -> list[float]:
+    """The others' times to the first token beside as many who ask the same, and read it."""
+    clients = [
+        RawClient(site.url, f"F11-fast-{i}", site.server.headers) for i in range(2 * scale.readers)
+    ]
+    with others(site, "F11-beside-fast", scale) as load, ThreadPoolExecutor(len(clients)) as pool:
         for client in clients:
             client.post(PATH, ANSWER)
-            threads.submit(client.read_until, b"[DONE]")
-        yield
+            pool.submit(client.read_until, b"[DONE]")
+        time.sleep(COMPARED_S)
         for client in clients:
-            client.socket.shutdown(2)
+            client.socket.shutdown(socket.SHUT_RDWR)
+        load.ledger.entries += [Entry(PATH, True, End.LEFT, id=client.id) for client in clients]
     for client in clients:
         client.close()
-    site.assert_at_rest()
+    return ttfts_s(load.ledger.entries)
 
 
 def grpc_readers_stall(site: Site, scale: Scale) -> Figures:
@@ -102,7 +119,6 @@ def grpc_readers_stall(site: Site, scale: Scale) -> Figures:
     could still ask for more, and of one that stays.
     """
     stay: queue.Queue[None] = queue.Queue()
-    others: dict[str, Any] = {"num_clients": NUM_OTHERS, "num_tokens": 16, "kinds": STREAMS}
     metadata = list(site.server.headers.items())
     ids = [f"F11-grpc-{number}" for number in range(2 * scale.readers)]
 
@@ -113,16 +129,17 @@ def grpc_readers_stall(site: Site, scale: Scale) -> Figures:
 
     with grpc.insecure_channel(site.server.grpc_address, options=NARROW_STREAMS) as channel:
         stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
-        with site.loaded("F11-beside-grpc", 0, **others) as load:
+        with others(site, "F11-beside-grpc", scale) as load:
             before, began_s = site.value(GRPC_REQUESTS, **OVER_GRPC), time.monotonic()
             streams = [
                 stub.ModelStreamInfer(requests(number), metadata=metadata)
                 for number in range(len(ids))
             ]
             while (ended := site.value(GRPC_REQUESTS, **OVER_GRPC) - before) < len(ids):
-                assert time.monotonic() < began_s + CLOSED_S, f"{ended} ended"
+                assert time.monotonic() < began_s + IN_TESTS_S, f"{ended} ended"
                 time.sleep(0.2)
             took_s = time.monotonic() - began_s
+            load.wait_for(scale.requests)
             # Without ids: the access log has a status of gRPC's for these, which is looked at here.
             load.ledger.entries += [Entry("/ModelStreamInfer", True, End.LEFT) for _ in ids]
         with site.server.client() as http:
@@ -134,7 +151,9 @@ def grpc_readers_stall(site: Site, scale: Scale) -> Figures:
             assert_was_ended(stream)
         for _ in ids[1::2]:
             stay.put(None)
-    return figures(load.ledger.entries, all_ended_s=round(took_s, 1))
+    most_s = scale.most(site.limit("write_timeout_s") + BEGUN_S, IN_TESTS_S)
+    checks = [Check("s until the last stream has ended", took_s, most_s)]
+    return figures(load.ledger.entries, checks=checks)
 
 
 def assert_was_ended(stream: Any) -> None:

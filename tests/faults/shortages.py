@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import resource
-import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 
-import httpx
 import psutil
 
-from tests.commands import running_into
+from tests.faults.answers import other_alone
 from tests.faults.figures import Figures, figures
 from tests.faults.ledger import End, under_load
 from tests.faults.raw import RawClient
-from tests.faults.sink import Sink
 from tests.faults.site import Scale, Site, descendants, site_of
+from tests.faults.starts import in_time, refused_start
 from tests.faults.unread import DROPPED
 
 NUM_DESCRIPTORS, NUM_IDLE = 256, 300
 REQUESTS = "gemma_serve_http_requests_total"
 FAKETIME = "/usr/lib/*-linux-gnu/faketime/libfaketimeMT.so.1"
 GIB = 1024**3
+JUMPS_S = (3600, -3600, 0)
 
 
 @contextmanager
@@ -64,20 +65,25 @@ def disk_is_full(site: Site, scale: Scale) -> Figures:
     with limited(site.pid, psutil.RLIMIT_FSIZE, 0):
         # The access log is one of those files: here the gateway's ledger is its counter.
         answered = site.value(REQUESTS, status="200", method="POST")
+        finished = site.finished()
         with under_load(
             site.url,
-            32,
+            scale.num_clients,
             name="F14-disk",
             num_requests=scale.requests,
             num_tokens=scale.num_tokens,
-            headers=site.server.headers,
+            **site.asking,
         ) as load:
             pass
         answered = site.value(REQUESTS, status="200", method="POST") - answered
         dropped = site.value(DROPPED) - before
-    assert load.ledger.count(End.COMPLETED) == load.ledger.sent == answered
+        finished = site.finished() - finished
+    assert load.ledger.count(End.COMPLETED) == load.ledger.sent == answered == finished
+    assert not load.ledger.wrong(), load.ledger.wrong()[:5]
     assert dropped >= load.ledger.sent
     site.assert_at_rest()
+    with site.server.client() as http:
+        assert not other_alone(http, load.ledger.entries, scale.compared, scale.num_tokens)
     return figures(load.ledger.entries, lines_dropped=dropped)
 
 
@@ -90,7 +96,7 @@ def memory_is_limited(profile: Path, directory: Path, scale: Scale) -> Figures:
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_AS, (3 * GIB, 3 * GIB))
 
-    return refused_start(profile, directory, limit)
+    return refused_start([profile], directory, prepare=limit)
 
 
 def disk_is_full_at_the_start(profile: Path, directory: Path, scale: Scale) -> Figures:
@@ -99,48 +105,37 @@ def disk_is_full_at_the_start(profile: Path, directory: Path, scale: Scale) -> F
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
 
-    return refused_start(profile, directory, limit)
-
-
-def refused_start(profile: Path, directory: Path, limit: Callable[[], None]) -> Figures:
-    """Start under a limit of the process's; hold the end to what is promised of a failed start."""
-    directory.mkdir(parents=True, exist_ok=True)
-    began_s, sink = time.monotonic(), Sink(directory / "output.log")
-    words = ["serve", profile, "--set=server.port=0"]
-    with tempfile.TemporaryDirectory(prefix="f-") as temporary:
-        environ = {"TMPDIR": temporary}
-        with running_into(sink.output, words, sink.log, environ, limit) as command:
-            sink.output.close()
-            code, took_s = command.ended(), time.monotonic() - began_s
-        assert not list(Path(temporary).rglob("gemma-serve*"))
-    sink.drain()
-    assert code != 0
-    assert command.last_line().startswith("gemma-serve: "), command.output()
-    assert "Traceback" not in command.output()
-    return {"exit_code": code, "exit_s": round(took_s, 1), "said": command.last_line()}
+    return in_time({"no place": refused_start([profile], directory, prepare=limit)}, scale)
 
 
 def clock_jumps(profile: Path, directory: Path, scale: Scale) -> Figures:
     """The wall clock goes an hour ahead and two back under load: nobody notices."""
-    [library, *_] = [*Path("/").glob(FAKETIME[1:]), None]
-    if library is None:
-        return {"not_run": "libfaketime is not installed"}
+    libraries = list(Path("/").glob(FAKETIME[1:]))
+    assert libraries, "libfaketime is not there: apt-get install faketime"
     clock = directory / "clock"
     directory.mkdir(parents=True, exist_ok=True)
     clock.write_text("+0")
     environ = {
-        "LD_PRELOAD": str(library),
+        "LD_PRELOAD": str(libraries[0]),
         "FAKETIME_TIMESTAMP_FILE": str(clock),
         "FAKETIME_CACHE_DURATION": "1",
         "FAKETIME_DONT_FAKE_MONOTONIC": "1",
         "DONT_FAKE_MONOTONIC": "1",
     }
     with site_of(profile, directory, environ=environ) as site:
-        with site.loaded("F14-clock", **scale.load) as load:
-            for offset in ("+3600", "-3600", "+0"):
+        with site.loaded("F14-clock", **scale.load | {"requests": 0}) as load:
+            for offset_s in JUMPS_S:
                 time.sleep(2)
-                clock.write_text(offset)
+                clock.write_text(f"{offset_s:+d}")
                 time.sleep(2)
-                assert httpx.get(f"{site.url}/livez", timeout=30).status_code == 200
+                assert site.status_of("/livez") == 200
+                assert abs(clock_of(site) - time.time() - offset_s) < 60
+            load.wait_for(scale.requests)
         assert load.ledger.summary().keys() == {"sent", "completed"}, load.ledger.summary()
-    return figures(load.ledger.entries)
+    return figures(load.ledger.entries, jumps_s=JUMPS_S)
+
+
+def clock_of(site: Site) -> float:
+    """The wall clock as the server has it, by its log's last line."""
+    *_, last = site.access.read_text().splitlines()
+    return datetime.fromisoformat(json.loads(last)["time"]).timestamp()

@@ -6,6 +6,7 @@ import collections
 import contextlib
 import json
 import os
+import signal
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,10 +17,14 @@ from typing import Any
 import psutil
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
+from tokenizers import Tokenizer
 
+from gemma_serve.profile.schema import Limits
 from tests.commands import Command, running_into
 from tests.conftest import TINY
-from tests.faults.ledger import NUM_TOKENS, End, Entry, Load, under_load
+from tests.faults.answers import Decode, other_alone
+from tests.faults.asked import NUM_TOKENS
+from tests.faults.ledger import End, Entry, Load, under_load
 from tests.faults.sink import Sink
 from tests.servers import GRPC_LINE, Server
 from tests.tiny_gemma import make_tiny_gemma
@@ -65,18 +70,50 @@ class Scale:
 
     requests: int = 40
     num_tokens: int = 40
+    num_clients: int = 32
     leavers: int = 12  # who leave in the middle of a stream
     readers: int = 4  # who read a byte a second, and who read nothing
+    idle: int = 100  # connections that say nothing
+    half: int = 10  # those that stop in the headers, and those in the body
     compared: int = 3  # answers that are held against those of an idle server
+    prompt_tokens: int = 500  # of the prompts that fill the KV cache
     cycles: int = 2
+    restarts: int = 1  # of each of two replicas
+    is_full: bool = False
+    say: Callable[[str], None] = print  # how far a long fault is
 
     @property
     def load(self) -> dict[str, int]:
         """The requests that a fault comes into."""
-        return {"requests": self.requests, "num_tokens": self.num_tokens}
+        return {
+            "requests": self.requests,
+            "num_tokens": self.num_tokens,
+            "num_clients": self.num_clients,
+            "compared": self.compared,
+        }
+
+    def most(self, promised: float, in_tests: float) -> float:
+        """
+        The most that a time or a ratio may be.
+
+        The tests run on machines that do other things too, and have more patience.
+        """
+        return promised if self.is_full else in_tests
 
 
-FULL = Scale(300, NUM_TOKENS, 300, 100, 16, 50)
+FULL = Scale(
+    requests=300,
+    num_tokens=NUM_TOKENS,
+    leavers=300,
+    readers=100,
+    idle=1000,
+    half=100,
+    compared=16,
+    prompt_tokens=1700,
+    cycles=50,
+    restarts=20,
+    is_full=True,
+)
 
 
 def make_profile(directory: Path) -> Path:
@@ -97,6 +134,9 @@ class Site:
     access: Path  # its log, with a line of each request
     keys: Path
     temporary: Path  # its TMPDIR
+    settings: Mapping[str, str]  # what --set has changed
+    decode: Decode  # the model's tokenizer
+    others: frozenset[Path]  # what another server has left in `temporary`
     shared_memory: set[str] = field(default_factory=set)
 
     @property
@@ -108,6 +148,15 @@ class Site:
     def pid(self) -> int:
         """The server's own process."""
         return self.command.process.pid
+
+    @property
+    def asking(self) -> dict[str, Any]:
+        """What clients need to be let in, and to see whether an answer is theirs."""
+        return {"headers": self.server.headers, "decode": self.decode}
+
+    def limit(self, name: str) -> float:
+        """One of its limits, in seconds or whatever it is in."""
+        return float(self.settings.get(f"limits.{name}", getattr(Limits(), name)))
 
     def samples(self, *names: str) -> list[Any]:
         """The series of these names now."""
@@ -129,14 +178,7 @@ class Site:
 
     def lines(self) -> dict[str, list[dict[str, Any]]]:
         """The access log's lines by request id."""
-        found: dict[str, list[dict[str, Any]]] = collections.defaultdict(list)
-        for line in self.access.read_text().splitlines():
-            # The last one may be half there.
-            with contextlib.suppress(ValueError):
-                fields = json.loads(line)
-                if fields["logger"] == "gemma_serve.access":
-                    found[fields["request_id"]].append(fields)
-        return found
+        return lines_of(self.access)
 
     def status_of(self, path: str) -> int:
         """The status of a probe, soon."""
@@ -159,21 +201,20 @@ class Site:
 
     @contextlib.contextmanager
     def loaded(
-        self, name: str, requests: int, num_clients: int = 32, **options: Any
+        self, name: str, requests: int, num_clients: int = 32, compared: int = 0, **options: Any
     ) -> Iterator[Load]:
         """
         Clients at work for a with block, whose ledger is joined with the server's two at its end.
 
         Nobody else may have the engine finish requests meanwhile.
+
+        Args:
+            requests: So many in all; 0 is for as long as the block.
+            compared: So many answers are asked for again, one at a time: the text is the same.
         """
         before = self.finished()
         with under_load(
-            self.url,
-            num_clients,
-            name=name,
-            num_requests=requests,
-            headers=self.server.headers,
-            **options,
+            self.url, num_clients, name=name, num_requests=requests, **self.asking, **options
         ) as load:
             yield load
         self.join(load.ledger.entries)
@@ -181,6 +222,9 @@ class Site:
         ends = collections.Counter(entry.end for entry in load.ledger.entries)
         finished, most = self.finished() - before, ends[End.COMPLETED] + ends[End.LEFT]
         assert ends[End.COMPLETED] <= finished <= most, (ends, finished)
+        with self.server.client() as http:
+            other = other_alone(http, load.ledger.entries, compared, load.num_tokens)
+        assert not other, other
 
     def join(self, entries: Sequence[Entry]) -> None:
         """Each request has one end, and it is the same one for its client and for the server."""
@@ -211,8 +255,21 @@ class Site:
     def left(self) -> list[str]:
         """What is still there of it."""
         shared = [path for path in self.shared_memory if Path(path).exists()]
-        files = [str(path) for path in self.temporary.rglob("*") if _is_ours(path)]
+        found = set(self.temporary.rglob("*")) - self.others
+        files = [str(path) for path in found if _is_ours(path)]
         return [*map(str, self.command.processes()), *shared, *files]
+
+
+def lines_of(access: Path) -> dict[str, list[dict[str, Any]]]:
+    """An access log's lines by request id."""
+    found: dict[str, list[dict[str, Any]]] = collections.defaultdict(list)
+    for line in access.read_text().splitlines():
+        # The last one may be half there.
+        with contextlib.suppress(ValueError):
+            fields = json.loads(line)
+            if fields["logger"] == "gemma_serve.access":
+                found[fields["request_id"]].append(fields)
+    return found
 
 
 def total(samples: Sequence[Any], name: str, **labels: str) -> float:
@@ -235,8 +292,10 @@ def disagreements(
     found = []
     for entry in entries:
         statuses = [int(line["status"]) for line in lines.get(entry.id, ())]
-        if entry.end is End.LOST:
+        if entry.end in (End.LOST, End.BROKEN):
             found.append(f"{entry} is lost")
+        elif entry.wrong:
+            found.append(f"{entry.path} {entry.id}: {entry.wrong}")
         elif entry.end is End.UNREACHABLE or (entry.end is End.LEFT and not statuses):
             continue
         elif len(statuses) != 1 or not STATUSES[entry.end](statuses[0]):
@@ -250,30 +309,39 @@ def site_of(
     directory: Path,
     *overrides: str,
     environ: Mapping[str, str] | None = None,
-    prepare: Callable[[], object] | None = None,
+    temporary: Path | None = None,
 ) -> Iterator[Site]:
-    """A server with keys and ledgers; at the end it is told to end, if it still runs."""
+    """
+    A server with keys and ledgers; at the end it is told to end, if it still runs.
+
+    One that was killed leaves its files: the next start removes them.
+
+    Args:
+        temporary: Its TMPDIR. Default: one of its own.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     access, keys = directory / "server.log", directory / "keys"
     keys.write_text(f"{KEY} good\n")
     settings = (*SETTINGS, f"server.api_keys_file={keys}", f"observability.log_file={access}")
-    words = [f"--set={word}" for word in ("server.port=0", *settings, *overrides)]
+    words = ("server.port=0", *settings, *overrides)
     sink = Sink(directory / "output.log")
-    # Short: the path of a socket has at most 107 bytes.
-    with tempfile.TemporaryDirectory(prefix="f-", ignore_cleanup_errors=True) as temporary:
+    with contextlib.ExitStack() as stack:
+        temporary = temporary or stack.enter_context(temporary_directory())
+        others = frozenset(temporary.rglob("*"))
         with (
             sink.output,
             running_into(
                 sink.output,
-                ["serve", profile, *words],
+                ["serve", profile, *(f"--set={word}" for word in words)],
                 sink.log,
-                {**os.environ, **(environ or {}), "TMPDIR": temporary},
-                prepare,
+                {**os.environ, **(environ or {}), "TMPDIR": str(temporary)},
             ) as command,
         ):
             sink.output.close()
             server = Server(command.process, sink.log, headers={"x-api-key": KEY})
-            site = Site(command, server, sink, access, keys, Path(temporary))
+            set_to = dict(word.split("=", 1) for word in words)
+            decode = tokenizer_of(profile)
+            site = Site(command, server, sink, access, keys, temporary, set_to, decode, others)
             server.base_url = command.wait_for(SERVING)
             if found := GRPC_LINE.search(command.output()):
                 server.grpc_address = found[1]
@@ -282,8 +350,23 @@ def site_of(
             if command.process.poll() is None:
                 command.process.terminate()
                 assert command.ended() == 0, command.output()
-            site.assert_nothing_left()
+            if command.process.returncode != -signal.SIGKILL:
+                site.assert_nothing_left()
         sink.close()
+
+
+@contextlib.contextmanager
+def temporary_directory() -> Iterator[Path]:
+    """A TMPDIR with a short name: the path of a socket has at most 107 bytes."""
+    with tempfile.TemporaryDirectory(prefix="f-", ignore_cleanup_errors=True) as directory:
+        yield Path(directory)
+
+
+def tokenizer_of(profile: Path) -> Decode:
+    """What makes text of the ids of a profile's model."""
+    model = yaml.safe_load(profile.read_text())["model"]
+    tokenizer = Tokenizer.from_file(str(Path(model, "tokenizer.json")))
+    return lambda ids: str(tokenizer.decode(list(ids)))
 
 
 def descendants(site: Site) -> set[int]:

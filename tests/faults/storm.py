@@ -11,43 +11,68 @@ from typing import Any
 
 import httpx
 
-from tests.faults.figures import Figures, figures, percentiles, ttfts_s
-from tests.faults.ledger import under_load
-from tests.faults.site import FULL, Scale, Site, descendants
+from tests.faults.figures import Figures, figures, percentiles, ratio, ttfts_s
+from tests.faults.ledger import Entry
+from tests.faults.site import Scale, Site, descendants
 from tests.reliability import bodies, names, prompts, streams
 from tests.reliability.case import Answer, Case, faults
+from tests.reliability.trends import Check
 
 EACH_S = 1 / 50
+NUM_TOKENS = 32
+RATIO = 1.5  # of the good ones' p99
+NUM_COMPARED = 3  # times the requests of other faults, for a p99
 
 
 def bad_inputs_beside_good(site: Site, scale: Scale) -> Figures:
     """Each bad one is refused in its API's shape; of the good ones none is lost or refused."""
-    processes, more = descendants(site), Figures()
-    clients: dict[str, Any] = {"num_clients": 16, "num_tokens": 32}
-    if scale is FULL:
-        with under_load(
-            site.url,
-            headers=site.server.headers,
-            num_requests=scale.requests,
-            **clients,
-        ) as before:
-            pass
-        more["ttft_s_without"] = percentiles(ttfts_s(before.ledger.entries))
+    processes = descendants(site)
+    clients: dict[str, Any] = scale.load | {"requests": 0, "num_tokens": NUM_TOKENS}
+    without: list[Entry] = []
+    if scale.is_full:
+        with site.loaded("F16-without", **clients) as before:
+            before.wait_for(NUM_COMPARED * scale.requests)
+        without = before.ledger.entries
     cases = itertools.chain(streams.cases(), names.bad_names(), bodies.cases(), prompts.cases())
     # Those that may as well be answered are not bad enough.
     bad = (case for case in cases if 200 not in case.allowed)
-    with site.loaded("F16", 0, **clients) as load:
+    with site.loaded("F16", **clients) as load:
         statuses, wrong = asyncio.run(send(site, itertools.islice(bad, 0, None, step_of(scale))))
+        load.wait_for(scale.requests)
     assert not wrong, "\n".join(wrong[:10])
     assert load.ledger.summary().keys() == {"sent", "completed"}, load.ledger.summary()
     assert descendants(site) >= processes
-    more["ttft_s"] = percentiles(ttfts_s(load.ledger.entries))
-    return figures(load.ledger.entries, bad_inputs=dict(statuses), **more)
+    found = figures(load.ledger.entries, bad_inputs=dict(statuses))
+    return found | compared(load.ledger.entries, without)
+
+
+def compared(beside: list[Entry], without: list[Entry]) -> Figures:
+    """The good ones' times beside bad ones and without, where there is something to compare."""
+    if not without:
+        return {}
+    ttfts = ttfts_s(beside), ttfts_s(without)
+    whole = durations_s(beside), durations_s(without)
+    checks = [
+        Check("p99 TTFT of the good ones, over that without", ratio(*ttfts), RATIO),
+        Check("p99 duration of the good ones, over that without", ratio(*whole), RATIO),
+    ]
+    return {
+        "checks": [vars(check) for check in checks],
+        "ttft_s": percentiles(ttfts[0]),
+        "ttft_s_without": percentiles(ttfts[1]),
+        "duration_s": percentiles(whole[0]),
+        "duration_s_without": percentiles(whole[1]),
+    }
+
+
+def durations_s(entries: list[Entry]) -> list[float]:
+    """From the first byte sent to the last one read."""
+    return [entry.ended_s - entry.began_s for entry in entries]
 
 
 def step_of(scale: Scale) -> int:
     """Every case in the report, one of some in the tests."""
-    return 1 if scale is FULL else 20
+    return 1 if scale.is_full else 20
 
 
 async def send(site: Site, cases: Iterable[Case]) -> tuple[collections.Counter[int], list[str]]:

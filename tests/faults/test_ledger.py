@@ -77,9 +77,16 @@ def test_end_of_answer(status: int, body: dict[str, Any], end: End) -> None:
         (End.LEFT, ["503"], False),
         (End.UNREACHABLE, [], True),
         (End.LOST, ["200"], False),
+        (End.BROKEN, ["200"], False),
     ],
 )
 def test_ledgers_are_joined(end: End, statuses: list[str], agree: bool) -> None:
     """Client and server have one end of each request, and the same one."""
     lines = {"1": [{"status": status} for status in statuses], "2": [{"status": "200"}]}
     assert (disagreements([Entry("/", False, end, id="1")], lines) == []) is agree
+
+
+def test_answer_of_another_prompt_is_no_end() -> None:
+    """Nor is one whose tokens are counted wrongly, although client and server call it complete."""
+    entry = Entry("/", False, End.COMPLETED, id="1", wrong="it answers another prompt than [1]")
+    assert disagreements([entry], {"1": [{"status": "200"}]}) == [f"/ 1: {entry.wrong}"]

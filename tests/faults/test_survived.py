@@ -9,18 +9,12 @@ import pytest
 
 from tests.faults.catalogue import ON_SITE
 from tests.faults.endings import model_raises
-from tests.faults.figures import Fault
+from tests.faults.figures import Fault, broken
 from tests.faults.shortages import disk_is_full_at_the_start
-from tests.faults.site import Scale, Site, make_profile, site_of
+from tests.faults.site import Scale, Site, site_of
 
 pytestmark = pytest.mark.engine
 SCALE = Scale()
-
-
-@pytest.fixture(scope="module")
-def profile(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A profile of a tiny model in float32."""
-    return make_profile(tmp_path_factory.mktemp("faults"))
 
 
 @pytest.fixture(scope="module")
@@ -29,8 +23,8 @@ def site(
 ) -> Site:
     """The server of all these faults."""
     engine_slot.close()
-    directory = tmp_path_factory.mktemp("site")
-    return engine_slot.enter_context(site_of(profile, directory, "server.grpc_port=0"))
+    settings = ("server.grpc_port=0", "limits.body_timeout_s=10")
+    return engine_slot.enter_context(site_of(profile, tmp_path_factory.mktemp("site"), *settings))
 
 
 @pytest.mark.parametrize("fault", ON_SITE, ids=lambda fault: f"{fault.name} {fault.title}")
@@ -39,14 +33,19 @@ def test_fault(site: Site, fault: Fault) -> None:
     found = fault.run(site, SCALE)
     print(fault.name, found)  # for `pytest -rP`
     assert found["lost"] == 0
+    assert not broken(found)
 
 
-def test_model_raises(profile: Path, engine_slot: contextlib.ExitStack, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("no_other")
+def test_model_raises(profile: Path, tmp_path: Path) -> None:
     """F5, on a server of its own: it does not survive."""
-    engine_slot.close()
-    assert model_raises(profile, tmp_path, SCALE)["lost"] == 0
+    found = model_raises(profile, tmp_path, SCALE)
+    assert found["lost"] == 0
+    assert not broken(found)
 
 
 def test_disk_is_full_at_the_start(profile: Path, tmp_path: Path) -> None:
     """F14: one sentence, before vLLM is imported."""
-    assert disk_is_full_at_the_start(profile, tmp_path, SCALE)["exit_code"] == 3
+    found = disk_is_full_at_the_start(profile, tmp_path, SCALE)
+    assert not broken(found)
+    assert found["starts"]["no place"]["exit_code"] == 3
