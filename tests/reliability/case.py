@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
@@ -38,6 +37,9 @@ class Case:
     method: str = "POST"
     headers: Mapping[str, str] = field(default_factory=lambda: JSON)
     look: Callable[[Answer], list[str]] | None = None  # for what else may be wrong
+
+    def __str__(self) -> str:
+        return self.name
 
 
 @dataclass(frozen=True)
@@ -81,8 +83,17 @@ def faults(case: Case, answer: Answer) -> list[str]:
 
 def _stream_faults(path: str, text: str) -> list[str]:
     ended = STREAM_ENDS.get(path)
-    has_error = re.search(r'"error"', text) is not None
-    return [] if ended is None or ended in text or has_error else ["a stream without an end"]
+    errors = [line for line in text.splitlines() if '"error"' in line]
+    found = [leak for line in errors for leak in _leaks(line)]
+    if ended is None or ended in text or errors:
+        return found
+    return [*found, "a stream without an end"]
+
+
+def _leaks(text: str) -> list[str]:
+    """What an error says of the server's inside: traces, paths, addresses."""
+    found = [f"holds {leak!r}" for leak in LEAKS if leak in text]
+    return [*found, "holds an address"] if ADDRESS.search(text) else found
 
 
 def _refusal_faults(path: str, answer: Answer) -> list[str]:
@@ -92,9 +103,7 @@ def _refusal_faults(path: str, answer: Answer) -> list[str]:
         message = message_of(path, json.loads(answer.body))
     except (ValueError, LookupError, TypeError) as error:
         return [f"not the API's shape ({error!r})"]
-    found = [f"holds {leak!r}" for leak in LEAKS if leak in message]
-    if ADDRESS.search(message):
-        found.append("holds an address")
+    found = _leaks(answer.body.decode(errors="replace"))
     if not 0 < len(message) <= MAX_MESSAGE_CHARS:
         found.append(f"a message of {len(message)} characters")
     return found

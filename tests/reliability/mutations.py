@@ -7,10 +7,11 @@ import json
 import random
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
+from tests.api.kserve.refusals import Witness
 from tests.reliability.case import (
     ADDRESS,
     CHAT,
@@ -21,8 +22,8 @@ from tests.reliability.case import (
     RESPONSES,
     TOKENIZE,
 )
+from tests.reliability.sending import in_batches
 
-AT_ONCE = 32
 # A changed length may leave the server waiting for a body that never comes.
 PATIENCE_S = 2.0
 STATUS = re.compile(rb"HTTP/1\.1 (\d{3}) ")
@@ -40,6 +41,7 @@ class Mutated:
     sent: int = 0
     by_status: Counter[str] = field(default_factory=Counter)
     faults: list[str] = field(default_factory=list)
+    growth_mib: float = 0.0
 
 
 def seeds() -> list[bytes]:
@@ -141,23 +143,27 @@ def _spoiled(data: bytes, draw: random.Random) -> bytes:
     return data[:at] + draw.choice(INTERESTING) + data[at:]
 
 
-async def send(base_url: str, requests: Iterator[bytes]) -> Mutated:
-    """Send them, some at a time; whatever they are, the answer is no 5xx, or the port closes."""
-    found, where = Mutated(), urlsplit(base_url)
-    port = where.port or 80
-
-    async def some() -> None:
-        for request in requests:
-            answer = await _answer(where.hostname or "", port, request)
-            found.sent += 1
-            status = STATUS.match(answer)
-            word = status[1].decode() if status else ("closed" if not answer else "no HTTP")
-            found.by_status[word] += 1
-            if word == "no HTTP" or word.startswith("5") or _leaks(answer):
-                found.faults.append(f"{request!r} got {answer[:300]!r}")
-
-    await asyncio.gather(*(some() for _ in range(AT_ONCE)))
+def send(witness: Witness, requests: Iterable[bytes]) -> Mutated:
+    """Send them in batches; whatever they are, the answer is no 5xx, or the port closes."""
+    found = Mutated()
+    for batch in in_batches(witness, found, requests):
+        asyncio.run(_send_batch(witness.server.base_url, batch, found))
     return found
+
+
+async def _send_batch(base_url: str, batch: list[bytes], found: Mutated) -> None:
+    where = urlsplit(base_url)
+
+    async def one(request: bytes) -> None:
+        answer = await _answer(where.hostname or "", where.port or 80, request)
+        found.sent += 1
+        status = STATUS.match(answer)
+        word = status[1].decode() if status else ("closed" if not answer else "no HTTP")
+        found.by_status[word] += 1
+        if word == "no HTTP" or word.startswith("5") or _leaks(answer):
+            found.faults.append(f"{request!r} got {answer[:300]!r}")
+
+    await asyncio.gather(*(one(request) for request in batch))
 
 
 def _leaks(answer: bytes) -> bool:

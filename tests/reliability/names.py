@@ -32,6 +32,22 @@ PATHS = (
     *("/v1/models?api_key=" + KEY, "/livez/../v1/models", "/livez%2f..%2fv1%2fmodels"),
     *("/health/v1/models", "/v1/models%00", "/v1/models%0d%0a"),
 )
+# Which the path must not be put together from (CVE-2026-48746): malformed, or another's.
+HOSTS = (
+    *("x/livez?y=", "x/health?", "localhost/livez#", "localhost:80/livez", "/livez", "livez"),
+    *("user@localhost", "[::1", "a b", ".", "%2flivez", "localhost:80:80", "x\\livez", "127.0.0.1"),
+)
+# Of vLLM's own server, of Triton's and of others: code, weights and caches are not a client's.
+NOT_MOUNTED = (
+    *("/v1/load_lora_adapter", "/v1/unload_lora_adapter", "/collective_rpc", "/server_info"),
+    *("/sleep", "/wake_up", "/is_sleeping", "/pause", "/resume", "/abort_requests", "/load"),
+    *("/reset_prefix_cache", "/reset_mm_cache", "/reset_encoder_cache", "/release_kv_cache_memory"),
+    *("/start_profile", "/stop_profile", "/update_weights", "/init_weight_transfer_engine"),
+    *("/scale_elastic_ep", "/invocations", "/inference/v1/generate", "/fault_tolerance/apply"),
+    *("/pooling", "/classify", "/score", "/rerank", "/v1/embeddings", "/v1/audio/transcriptions"),
+    *("/v2/logging", "/v2/trace/setting", "/v1/chat/completions/batch", "/tokenizer_info"),
+    *("/.env", "/static/../../etc/passwd", "/playground/../../etc/passwd", "/admin", "/debug"),
+)
 # What a name that the server does not know may look like.
 NAMES = {
     "unknown": "gpt-4o",
@@ -67,6 +83,11 @@ def bad_keys() -> Iterator[Case]:
         yield Case(f"H {what}, chat", CHAT, b"{}", UNAUTHORISED, "POST", JSON | headers)
     for path in PATHS:
         yield Case(f"H path {path.replace(KEY, 'KEY')}", path, b"", UNAUTHORISED | REFUSED, "GET")
+    for host in HOSTS:
+        for method, path in (("GET", "/v1/models"), ("POST", COMPLETIONS)):
+            body, headers = b"{}" if method == "POST" else b"", JSON | {"host": host}
+            allowed = UNAUTHORISED | {400}
+            yield Case(f"H host {host}, {method} {path}", path, body, allowed, method, headers)
     for path in ("/livez", "/readyz", "/startupz", "/health"):
         yield Case(f"H probe {path}", path, b"", OK, "GET", {})
 
@@ -91,7 +112,10 @@ def _headers() -> Iterator[tuple[str, dict[str, str]]]:
 
 
 def bad_names() -> Iterator[Case]:
-    """Class I: models, versions, adapters and request ids."""
+    """Class I: models, versions, adapters, request ids, and routes that are not there."""
+    for path in NOT_MOUNTED:
+        for method, body in (("GET", b""), ("POST", b"{}")):
+            yield Case(f"I {method} {path}", path, body, frozenset({404}), method)
     turn = {"role": "user", "content": "a"}
     for what, name in NAMES.items():
         yield chat(f"I model {what}", model=name)
