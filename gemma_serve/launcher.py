@@ -229,19 +229,23 @@ class Server:
         self._ready(engine)
 
     async def _open_admission(self, engine: Engine) -> None:
-        """Hold the limits from here on; one that follows from the SLO needs a measurement first."""
+        """Hold the limits from here on; those that follow from the engine's speed are measured."""
         from gemma_serve.api.admission import Capacity
-        from gemma_serve.api.warm_up import measure_prefill
+        from gemma_serve.api.warm_up import measure_prefill, measure_steps
 
-        rate = None
+        rate, model = None, engine.served_model_names()[0]
         if self.state.admission.bounds.ttft_s is not None:
             num_tokens = min(engine.max_num_batched_tokens, engine.max_model_len // 4)
-            rate = await measure_prefill(self.http.app, engine.served_model_names()[0], num_tokens)
+            rate = await measure_prefill(self.http.app, model, num_tokens)
+        if self.state.admission.tenants.are_several:
+            await measure_steps(self.http.app, model, engine.max_num_seqs)
         capacity = Capacity(
             engine.max_num_seqs,
             engine.max_num_batched_tokens,
             engine.num_prefill_tokens,
             lambda: engine.steps.waiting,
+            num_engines=engine.num_replicas,
+            step_times=engine.steps.times,
         )
         self.state.admission.open(capacity, rate)
 

@@ -83,6 +83,10 @@ ADMISSION_MAX_TOKENS = Gauge(
     "gemma_serve_admission_max_tokens",
     "Prompt tokens before their first token, from which on new requests are refused with 503.",
 )
+ADMISSION_MAX_KEY_REQUESTS = Gauge(
+    "gemma_serve_admission_max_key_requests",
+    "Sequences that one key may run while other keys send.",
+)
 ADMISSION_REJECTIONS = Counter(
     "gemma_serve_admission_rejections_total",
     "Requests refused before they were tokenised, by reason.",

@@ -148,5 +148,6 @@ class EngineWatch:
             "schedulers": self.engine.steps.as_dicts(),
             "open_http_and_grpc_requests": state.open_requests,
             "requests": self.engine.open_requests(),
+            "last_requests": list(state.last_requests),  # that are over
             "settings": settings,
         }

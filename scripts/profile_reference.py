@@ -3,8 +3,8 @@ The reference of all profile keys, as Markdown.
 
     python -m scripts.profile_reference
 
-Writes the part of docs/profiles.md below the marker anew, from gemma_serve/profile/schema.py. The
-part above it is written by hand.
+Writes the part of docs/profiles.md below the marker anew, from gemma_serve/profile/schema.py and
+what that imports. The part above it is written by hand.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from typing import Any, get_args
 from pydantic.fields import FieldInfo
 
 from gemma_serve.profile.json_schema import Schema, branches, describe, profile_schema
-from gemma_serve.profile.schema import Profile, Section
+from gemma_serve.profile.schema import Profile
+from gemma_serve.profile.section import Section
 
 COMMAND = "python -m scripts.profile_reference"
 PAGE = Path(__file__).parent.parent / "docs" / "profiles.md"

@@ -14,6 +14,7 @@ import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -33,7 +34,10 @@ TINY = {
 }
 ServeProfile = Callable[..., AbstractContextManager[Server]]
 # Each is started once, for all tests that ask for it.
-SHARED = ("tiny_server", "keyed_server", "vllm_backend_server")
+SHARED = (
+    *("tiny_server", "keyed_server", "vllm_backend_server"),
+    *("tensorrtllm_server", "multimodal_server"),  # in tests/api/kserve
+)
 
 
 KEY, OTHER_KEY = "correct-horse", "battery"  # from the file, from the environment
@@ -65,6 +69,19 @@ def _engine_order(item: pytest.Item) -> int:
             return order
     own = "serve_profile" in fixtures or item.get_closest_marker("engine")
     return len(SHARED) + 1 if own else 0
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """How long the bad inputs took, for which there are fifteen minutes (reliability/subset.py)."""
+    reports = [report for of in terminalreporter.stats.values() for report in of]
+    took_s = [
+        report.duration
+        for report in reports
+        if getattr(report, "when", "") == "call" and report.nodeid.startswith("tests/reliability/")
+    ]
+    if took_s:
+        line = f"tests/reliability: {len(took_s)} tests in {sum(took_s) / 60:.1f} minutes"
+        terminalreporter.write_line(line)
 
 
 @pytest.fixture(scope="session")
@@ -134,7 +151,7 @@ def keyed_server(
         "observability.access_log=true",
     ]
     log = tmp_path_factory.mktemp("log") / "keyed.log"
-    environ = dict(os.environ) | {"GEMMA_SERVE_API_KEYS": OTHER_KEY, "VLLM_LOGGING_LEVEL": "INFO"}
+    environ = dict(os.environ) | {"GEMMA_SERVE_API_KEYS": OTHER_KEY, "VLLM_LOGGING_LEVEL": "DEBUG"}
     engine_slot.close()
     return engine_slot.enter_context(serving(tiny_profile, overrides, log, environ))
 

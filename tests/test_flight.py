@@ -44,8 +44,8 @@ def test_ring(tmp_path: Path) -> None:
     for number in range(500):
         flight = Flight(recorder)
         flight.tokenised([1, 2, 3])
-        recorder.keep(flight, number, OUTCOME)
-    recorder.keep(Flight(recorder), 0, OUTCOME)  # never tokenised
+        recorder.keep(flight, OUTCOME, {"answer_tokens": number, "ttft_ms": 12.5})
+    recorder.keep(Flight(recorder), OUTCOME)  # never tokenised
 
     files = sorted(tmp_path.iterdir())
     assert [file.name for file in files] == ["flight.jsonl", "flight.jsonl.1"]
@@ -53,6 +53,28 @@ def test_ring(tmp_path: Path) -> None:
     rows = read_trace(Trace(path=path))
     assert rows[-1].output_length == 499
     assert rows[-1].input_length == 3
+    assert _lines(path)[-1]["ttft_ms"] == 12.5
+
+
+def test_refused_before_it_was_tokenised(tmp_path: Path) -> None:
+    """What was refused is there with an estimate of its length; the replay plays what was load."""
+    path = tmp_path / "flight.jsonl"
+    recorder = FlightRecorder(str(path), 20_000)
+    for status, num_bytes in (
+        *(("429", 4000), ("503", 4000), ("413", 9_000_000), ("400", 80), ("499", 1)),
+        *(("401", 80), ("404", 80), ("405", 80), ("200", 80), ("503", 0)),  # no load
+    ):
+        flight = Flight(recorder, lambda size: min(size // 4, 2048), num_bytes=num_bytes)
+        recorder.keep(flight, {**OUTCOME, "status": status}, {"reason": f"reason {status}"})
+
+    lines = _lines(path)
+    assert [(line["status"], line["input_length"]) for line in lines] == [
+        *(("429", 1000), ("503", 1000), ("413", 2048), ("400", 20), ("499", 1)),
+    ]
+    for line in lines:
+        assert line["reason"] == f"reason {line['status']}"
+        assert (line["estimated"], line["hash_ids"], line["ttft_ms"]) == (True, [], None)
+    assert [row.status for row in read_trace(Trace(path=path))] == ["429", "503", "499"]
 
 
 def test_no_such_directory() -> None:
@@ -68,7 +90,7 @@ def test_full_disk(capsys: pytest.CaptureFixture[str]) -> None:
     flight.tokenised([1, 2, 3])
     before = dropped_lines()
 
-    recorder.keep(flight, 1, OUTCOME)
+    recorder.keep(flight, OUTCOME)
 
     assert dropped_lines() == before + 1
     assert capsys.readouterr().err == ""
@@ -102,6 +124,8 @@ def test_recorded_requests(serve_profile: ServeProfile, tiny_profile: Path, tmp_
             ids = {"prompt": [2, *[400] * 600, ending], "max_tokens": 3, "ignore_eos": True}
             assert client.post("/v1/completions", json=ids).status_code == 200
         assert client.post("/tokenize", json={"prompt": "a"}).status_code == 200
+        assert client.post("/v1/completions", json={"prompt": "a", "n": 999}).status_code == 400
+        assert client.post("/v1/nothing", json={"prompt": "a"}).status_code == 404
         client.get("/readyz")
 
         shutil.copy(path, copy)
@@ -113,10 +137,15 @@ def test_recorded_requests(serve_profile: ServeProfile, tiny_profile: Path, tmp_
     assert chats[0]["input_length"] == usage["prompt_tokens"]
     assert chats[0]["output_length"] == usage["completion_tokens"]
     assert chats[0]["hash_ids"] == chats[1]["hash_ids"]
+    for line in chats:  # they are whole answers, whose first token nobody saw by itself
+        assert 0 < line["ttft_ms"] < line["duration_ms"]
+    (refused,) = [line for line in lines if line["status"] == "400"]
+    assert (refused["route"], refused["estimated"]) == ("/v1/completions", True)
+    assert not [line for line in lines if line["status"] == "404"]
     assert any("generate" in line["route"] for line in lines)
     assert "xylophone" not in path.read_text()
 
-    played = [line for line in lines if line["route"] != "/tokenize"]
+    played = [line for line in lines if line["route"] != "/tokenize" and line is not refused]
     assert (run.load.mode, run.metrics.full_run.num_ok) == ("trace", len(played))
     after = _lines(path)[len(lines) :]
     assert _shapes(played) <= _shapes(after)

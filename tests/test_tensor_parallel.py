@@ -12,6 +12,7 @@ import pytest
 
 from tests.conftest import ServeProfile
 from tests.faults.ledger import under_load
+from tests.listening import listeners
 from tests.servers import Server
 
 pytestmark = pytest.mark.skipif(
@@ -68,6 +69,10 @@ def test_tensor_parallel(serve_profile: ServeProfile, tiny_profile: Path) -> Non
     with serve_profile(tiny_profile, ["tensor_parallel_size=2"]) as server:
         assert len(titles(server, "Worker")) == 2
         assert_chats(server)
+        # Over torch.distributed the workers find one another, and nobody else finds them.
+        listening = listeners(server)
+        assert any("Worker" in listener.process for listener in listening), listening
+        assert all(listener.is_on_loopback for listener in listening), listening
         with server.client() as client:
             info = client.get("/v1/info").json()
         assert info["tensor_parallel_size"] == 2

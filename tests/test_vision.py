@@ -13,6 +13,8 @@ import itertools
 import json
 import os
 import random
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +28,7 @@ import yaml
 from PIL import Image
 from transformers import AutoProcessor
 
+from benchmarks.records import Run
 from tests.chat.evil_images import bad_images, good_images
 from tests.chat.evil_images import data_url as file_url
 from tests.chat.test_media_urls import ADDRESS_FORMS, FORMS
@@ -542,6 +545,39 @@ def test_playground(server: Server) -> None:
     """In a browser: images chosen, pasted and dropped reach the model; a broken one is refused."""
     with chromium() as browser:
         check_images(browser, server)
+
+
+# --- in a benchmark
+
+
+def test_benchmark_of_images(server: Server, tmp_path: Path) -> None:
+    """The harness sends two generated images a prompt, all different; each costs its tokens."""
+    words = ["run", server.base_url, "--workload", "images", "--set", "num_images=2",
+             "--set", "width=64", "--set", "height=48", "--input", "8", "--output", "8",
+             "--concurrency", "2", "--requests", "6", "--warm-up", "2",
+             "--out", str(tmp_path)]  # fmt: skip
+    command = [sys.executable, "-m", "benchmarks", *words]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert (tmp_path / "run.json").is_file(), done.stderr
+    run = Run.model_validate_json((tmp_path / "run.json").read_text())
+    full, red = run.metrics.full_run, [c.name for c in run.validity.checks if c.status == "red"]
+    sent, measured = (
+        [json.loads(line) for line in (tmp_path / name).read_text().splitlines()]
+        for name in ("workload.jsonl", "requests.jsonl")
+    )
+    urls = [
+        piece["image_url"]["url"]
+        for item in sent
+        for piece in item["messages"][0]["content"]
+        if piece["type"] == "image_url"
+    ]
+
+    # Whether the client was late depends on who else is busy; the answers do not.
+    assert not {"failed_requests", "output_length", "usage_tokens", "prefix_cache_hits"} & {*red}
+    assert (full.num_ok, full.num_failed, full.output_tokens) == (6, 0, 6 * 8)
+    assert (run.workload.kind, run.workload.cache) == ("images", "cold")
+    assert len(set(urls)) == len(urls) == (6 + 2) * 2
+    assert all(line["prompt_tokens"] >= 2 * TOKENS_PER_IMAGE + 8 for line in measured)
 
 
 # --- text only; a server of a test's own ends the one above

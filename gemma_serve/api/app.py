@@ -30,8 +30,8 @@ def build_app(state: ServerState, kserve: KServe | None = None) -> ASGIApp:
         kserve: The v2 side, where another door shares it.
     """
     server = state.profile.server
-    app: ASGIApp = build_routes(state, kserve or KServe(state))
-    app = LimitBody(app, state.max_body_bytes, state.held)
+    routes = build_routes(state, kserve or KServe(state))
+    app: ASGIApp = LimitBody(routes, state.max_body_bytes, state.held)
     if state.keys:
         pages = playground.OPEN_PATHS if server.playground else frozenset()
         separates = not server.shared_prefix_cache
@@ -40,7 +40,7 @@ def build_app(state: ServerState, kserve: KServe | None = None) -> ASGIApp:
         app = CORSMiddleware(
             app, server.cors_allow_origins, allow_methods=["*"], allow_headers=["*"]
         )
-    return Observe(app, state)
+    return Observe(app, state, routes.routes)
 
 
 def only_probes(app: ASGIApp) -> ASGIApp:

@@ -8,6 +8,7 @@ from typing import Any
 
 from starlette.responses import Response
 
+from gemma_serve import logs
 from gemma_serve.errors import GemmaServeError
 
 MAX_MESSAGE_CHARS = 1024
@@ -57,6 +58,7 @@ def error_body(error: GemmaServeError, path: str) -> dict[str, Any]:
 
 def error_response(error: GemmaServeError, path: str) -> Response:
     """The whole answer: status, body, Retry-After or WWW-Authenticate where they belong."""
+    logs.note(reason=error.code or error.type)
     headers = {}
     if error.retry_after_s is not None:
         headers["retry-after"] = str(error.retry_after_s)
@@ -93,6 +95,7 @@ def error_event(error: GemmaServeError, path: str, last_event: str) -> str:
     Source: https://docs.anthropic.com/en/api/messages-streaming and
     https://platform.openai.com/docs/api-reference/responses-streaming/error
     """
+    logs.note(reason=error.code or error.type)
     body = error_body(error, path)
     if path.startswith(ANTHROPIC_PREFIX):
         return f"event: error\ndata: {_json(body)}\n\n"

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from opentelemetry.trace import INVALID_SPAN
+from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gemma_serve import logs, metrics
@@ -18,26 +19,28 @@ from gemma_serve.api.request_id import request_id_of
 from gemma_serve.api.state import ServerState
 from gemma_serve.api.tracing import begin_span, end_span
 from gemma_serve.chat.prompts import on_token_ids
-from gemma_serve.flight import Flight
+from gemma_serve.flight import BLOCK_TOKENS, Flight
 
 access = logging.getLogger("gemma_serve.access")
 
 
 class Observe:
-    """ASGI middleware, the outermost: counts, times and traces every request, gives each an id."""
+    """
+    ASGI middleware, the outermost: counts, times and traces every request, gives each an id.
 
-    def __init__(self, app: ASGIApp, state: ServerState) -> None:
-        self.app, self.state = app, state
+    Args:
+        routes: Those of the app, by which a request counts that is refused before it is routed.
+    """
+
+    def __init__(self, app: ASGIApp, state: ServerState, routes: Sequence[BaseRoute] = ()) -> None:
+        self.app, self.state, self.routes = app, state, routes
         self.traced = state.profile.otlp_traces_endpoint is not None
-        self.logged = state.profile.observability.access_log
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope.get("gemma_serve.warm_up"):
             await self.app(scope, receive, send)
             return
-        exchange = Exchange(
-            scope, receive, send, self.state, traced=self.traced, logged=self.logged
-        )
+        exchange = Exchange(scope, receive, send, self.state, traced=self.traced)
         flight = begin_flight(self.state)
         try:
             with open_request(self.state):
@@ -49,7 +52,9 @@ class Observe:
             refused = error_response(self.state.unavailable(), scope["path"])
             await refused(scope, exchange.receive, exchange.send)
         finally:
-            end_flight(flight, exchange.record(), exchange.facts)
+            if flight is not None:
+                flight.num_bytes = exchange.asked_bytes
+            end_flight(flight, exchange.record(self.routes), exchange.facts)
 
 
 @contextmanager
@@ -75,15 +80,14 @@ class Exchange:
         state: ServerState,
         *,
         traced: bool,
-        logged: bool,
     ) -> None:
         self.scope, self._receive, self._send, self.state = scope, receive, send, state
         self.began_s = time.perf_counter()
         self.status: int | None = None
         self.complete = self.left = False
+        self.body_bytes, self.has_body = 0, False  # as it came, and whether all of it has
         self.request_id = request_id_of(scope)
         self.span = begin_span(scope) if traced else INVALID_SPAN
-        self.logged = logged
         # Of this request alone: each has its task.
         self.facts = {"request_id": self.request_id.decode()}
         logs.request_facts.set(self.facts)
@@ -91,9 +95,21 @@ class Exchange:
     async def receive(self) -> Message:
         """Pass a message on, and notice a client that leaves."""
         message = await self._receive()
-        if message["type"] == "http.disconnect" and not self.complete:
+        if message["type"] == "http.request":
+            self.body_bytes += len(message.get("body", b""))
+            self.has_body = not message.get("more_body")
+        elif message["type"] == "http.disconnect" and not self.complete:
             self.left = True
         return message
+
+    @property
+    def asked_bytes(self) -> int:
+        """The size of what a POST asks; 0 where its client left before it had said all."""
+        if self.scope["method"] != "POST" or (self.left and not self.has_body):
+            return 0
+        announced = dict(self.scope["headers"]).get(b"content-length", b"")
+        # A body that is announced too large is not read.
+        return self.body_bytes or (int(announced) if announced.isdigit() else 0)
 
     async def send(self, message: Message) -> None:
         """Pass a message on, with the request id in its head."""
@@ -107,10 +123,9 @@ class Exchange:
             self.complete = True
         await self._send(message)
 
-    def record(self) -> dict[str, str]:
+    def record(self, routes: Sequence[BaseRoute]) -> dict[str, str]:
         """Count the request, once it is over; return how it ended."""
-        # Starlette puts the matched route there; whatever matched none is one label, not many.
-        route = getattr(self.scope.get("route"), "path", "unmatched")
+        route = self._route(routes)
         method = self.scope["method"] if self.scope["method"] in METHODS else "other"
         if self.left:
             metrics.CLIENT_DISCONNECTS.labels(route).inc()
@@ -122,16 +137,26 @@ class Exchange:
         metrics.HTTP_REQUEST_DURATION.labels(route).observe(duration_s)
         outcome = {"method": method, "route": route, "status": status}
         end_span(self.span, **outcome, request_id=self.request_id.decode())
-        if self.logged:
-            log_access(outcome, duration_s, self.facts)
+        say_it_is_over(self.state, outcome, duration_s, self.facts)
         return outcome
+
+    def _route(self, routes: Sequence[BaseRoute]) -> str:
+        """The route's template; whatever matches none is one label, not many."""
+        # FastAPI puts the matched one there, unless the request was refused before.
+        route = self.scope.get("route") or next(
+            (route for route in routes if route.matches(self.scope)[0] is Match.FULL), None
+        )
+        return getattr(route, "path", "unmatched")
 
 
 def begin_flight(state: ServerState) -> Flight | None:
     """A request's entry in the flight recorder, where there is one."""
     if state.flight is None:
         return None
-    flight = Flight(state.flight)
+    engine, tokens_of = state.engine, state.admission.estimates.tokens_of
+    # An image has more bytes than tokens: no prompt is longer than the context.
+    most = engine.max_model_len if engine else state.profile.max_model_len or BLOCK_TOKENS
+    flight = Flight(state.flight, lambda num_bytes: min(tokens_of(num_bytes), most))
     on_token_ids.set(flight.tokenised)
     return flight
 
@@ -139,13 +164,21 @@ def begin_flight(state: ServerState) -> Flight | None:
 def end_flight(flight: Flight | None, outcome: Mapping[str, str], facts: Mapping[str, Any]) -> None:
     """Write the entry, once the request is over."""
     if flight is not None:
-        flight.recorder.keep(flight, facts.get("answer_tokens", 0), outcome)
+        flight.recorder.keep(flight, outcome, facts)
 
 
-def log_access(outcome: Mapping[str, str], duration_s: float, facts: Mapping[str, Any]) -> None:
-    """One line of the access log: what it was, how it ended, how long it took; never its text."""
+def say_it_is_over(
+    state: ServerState, outcome: Mapping[str, str], duration_s: float, facts: Mapping[str, Any]
+) -> None:
+    """
+    What a request was, how it ended and how long it took, never its text: a line of the access
+    log, where the profile wants that, and what is remembered for an incident.
+    """
     fields = {**outcome, "duration_ms": round(duration_s * 1e3, 1), **facts}
-    access.info("request", extra={"fields": fields})
+    if outcome["method"] in ("POST", "gRPC"):  # no probe and no scrape
+        state.last_requests.append({"ended_s": round(time.time(), 3), **fields})
+    if state.profile.observability.access_log:
+        access.info("request", extra={"fields": fields})
 
 
 METHODS = frozenset({"GET", "POST", "HEAD", "OPTIONS", "PUT", "PATCH", "DELETE"})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
     from gemma_serve.engine.vllm import Engine
     from gemma_serve.flight import FlightRecorder
     from gemma_serve.profile.schema import Profile
+
+
+# Of requests that are over, for who asks what came before an incident.
+NUM_LAST_REQUESTS = 100
 
 
 class Phase(StrEnum):
@@ -46,6 +51,10 @@ class ServerState:
     node_lost: bool = False  # of a model over several hosts
     event_loop_lag_s: float = 0.0
     flight: FlightRecorder | None = None  # where requests are recorded
+    # What the access log says of the last ones, whether or not it is written.
+    last_requests: deque[dict[str, Any]] = field(
+        default_factory=lambda: deque(maxlen=NUM_LAST_REQUESTS)
+    )
     self_check: Mapping[str, Any] | None = None  # the plan's figures against the engine's
     is_multimodal: bool = False  # whether the checkpoint has an image tower
 

@@ -8,6 +8,7 @@ says what the metrics say of a request: never a raw path, a key or text.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from threading import Thread
 
 from opentelemetry import trace
@@ -22,27 +23,53 @@ from gemma_serve import __version__
 FLUSH_S = 2.0
 W3C = TraceContextTextMapPropagator()
 W3C_HEADERS = frozenset(name.encode() for name in W3C.fields)
+# Of gRPC's statuses, those that a server is to blame for.
+# Source: https://opentelemetry.io/docs/specs/semconv/rpc/grpc/
+SERVER_FAULTS = frozenset(
+    {"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"}
+)
 
 
 def begin_span(scope: Scope) -> Span:
     """
-    Start the span of a request, under the client's own where it sends one.
+    Start the span of a request over HTTP, under the client's own where it sends one.
 
     Every inference is a POST; probes and scrapes, which come by the second, get no span.
     """
     if scope["method"] != "POST":
         return INVALID_SPAN
-    tracer = trace.get_tracer("gemma_serve", __version__)
-    parent = W3C.extract(Headers(scope=scope))
-    # Not made the current one of this context: tasks that outlive the request would inherit it.
-    span = tracer.start_span("POST", context=parent, kind=SpanKind.SERVER)
-    carrier: dict[str, str] = {}
-    W3C.inject(carrier, trace.set_span_in_context(span))
-    if carrier:  # while the engine starts there is no provider, and so no span
+    span, parent = _begin("POST", Headers(scope=scope), {})
+    if parent:  # while the engine starts there is no provider, and so no span
         kept = [(name, value) for name, value in scope["headers"] if name not in W3C_HEADERS]
-        made = [(name.encode(), value.encode()) for name, value in carrier.items()]
+        made = [(name.encode(), value.encode()) for name, value in parent.items()]
         scope["headers"] = [*kept, *made]
     return span
+
+
+def begin_call_span(method: str, metadata: Mapping[str, str]) -> tuple[Span, dict[str, str]]:
+    """
+    Start the span of an inference over gRPC, each of a stream's, under the client's own.
+
+    Args:
+        method: With its service: `package.Service/Method`.
+        metadata: The call's, with the client's W3C headers.
+
+    Returns:
+        The span, and the W3C headers that name it as a parent.
+    """
+    return _begin(method, metadata, {"rpc.system.name": "grpc", "rpc.method": method})
+
+
+def _begin(
+    name: str, sent: Mapping[str, str], attributes: Mapping[str, str]
+) -> tuple[Span, dict[str, str]]:
+    tracer = trace.get_tracer("gemma_serve", __version__)
+    parent = W3C.extract(sent)
+    # Not made the current one of this context: tasks that outlive the request would inherit it.
+    span = tracer.start_span(name, context=parent, kind=SpanKind.SERVER, attributes=attributes)
+    carrier: dict[str, str] = {}
+    W3C.inject(carrier, trace.set_span_in_context(span))
+    return span, carrier
 
 
 def end_span(span: Span, *, method: str, route: str, status: str, request_id: str) -> None:
@@ -58,6 +85,17 @@ def end_span(span: Span, *, method: str, route: str, status: str, request_id: st
         }
     )
     if status.startswith("5"):
+        span.set_attribute("error.type", status)
+        span.set_status(StatusCode.ERROR)
+    span.end()
+
+
+def end_call_span(span: Span, *, status: str, request_id: str) -> None:
+    """End the span of an inference over gRPC with what became of it."""
+    # The names are OpenTelemetry's semantic conventions for RPC.
+    span.set_attribute("rpc.response.status_code", status)
+    span.set_attribute("rpc.request.metadata.x-request-id", [request_id])
+    if status in SERVER_FAULTS:
         span.set_attribute("error.type", status)
         span.set_status(StatusCode.ERROR)
     span.end()

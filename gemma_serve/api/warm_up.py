@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import Any
 
@@ -16,6 +17,9 @@ MAX_TOKENS = 8
 TIMEOUT_S = 600
 # The first may still compile something for its length.
 NUM_PREFILLS = 3
+# Sequences in one step, and steps, by which a step's time is told from that of a single one.
+NUM_TOGETHER = 8
+NUM_STEPS = 16
 
 
 async def warm_up(app: ASGIApp, model: str) -> None:
@@ -70,6 +74,20 @@ async def measure_prefill(app: ASGIApp, model: str, num_tokens: int) -> float | 
                 took_s = time.perf_counter() - began_s
                 rates.append(answer.json()["usage"]["prompt_tokens"] / took_s)
     return max(rates) or None
+
+
+async def measure_steps(app: ASGIApp, model: str, max_num_seqs: int) -> None:
+    """
+    Have the engine take steps of one sequence, and of several: `StepTimes` keeps how long they are.
+
+    Args:
+        max_num_seqs: That the engine takes at once.
+    """
+    body = {"model": model, "prompt": PROMPT, "max_tokens": NUM_STEPS, "ignore_eos": True}
+    async with _client(app) as client:
+        for num_requests in (1, min(NUM_TOGETHER, max_num_seqs)):
+            asking = (client.post("/v1/completions", json=body) for _ in range(num_requests))
+            await asyncio.gather(*asking)
 
 
 def _client(app: ASGIApp) -> httpx.AsyncClient:

@@ -6,6 +6,7 @@ Nothing is started, fetched or imported here; what the machine is comes in as ar
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Resolved", "Setting", "resolve"]
 
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 # Source: MaxLoRARanks in vLLM 0.32 config/lora.py.
 _LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 
@@ -100,10 +102,12 @@ def _model(context: Context) -> Derived:
             yield Setting(key, value, context.origin(key), "as the profile asks")
     if profile.revision and path:
         yield "revision has no effect: the model is a local directory."
-    if not profile.revision and path is None:
+    if path is None and not _COMMIT.fullmatch(profile.revision or ""):
+        at = f" at revision {profile.revision!r}" if profile.revision else ""
+        here = f" ({checkpoint.commit} is on this machine)" if checkpoint.commit else ""
         yield (
-            f"{profile.model} may change on the Hub between two starts; set revision to the "
-            "commit that was tested."
+            f"{profile.model}{at} may change on the Hub between two starts; set revision to the "
+            f"commit that was tested{here}."
         )
     reason = "no Gemma needs code from its repository, and such code could do anything"
     yield Setting("trust_remote_code", False, DEFAULT, reason)

@@ -63,6 +63,7 @@ def report_json(
             "memory_gib": platform.memory_gib,
             "cores": None if platform.simulated else list(platform.cores),
         },
+        "slo": loaded.profile.slo.model_dump(),
         "env": [setting.as_dict() for setting in resolved.env],
         "engine_args": [setting.as_dict() for setting in resolved.engine_args],
         "frontend_args": [setting.as_dict() for setting in resolved.frontend_args],

@@ -21,13 +21,9 @@ from gemma_serve.errors import RequestError
 if TYPE_CHECKING:
     from gemma_serve.profile.schema import Limits
 
-# Source: vLLM 0.32, v1/worker/gpu/sample/logit_bias.py, sampling_params.py and envs.py.
-MAX_TOKEN_IDS = 1024
+# With min_tokens, vLLM masks the model's stop ids too, in so many places.
+# Source: vLLM 0.32, v1/worker/gpu/sample/logit_bias.py.
 MAX_STOP_TOKEN_IDS = 128
-MAX_LOGPROB_TOKEN_IDS = 128
-MAX_BAD_WORDS = 128
-# Of one stop string or bad word: looked for in the answer again with every token.
-MAX_WORD_CHARS = 256
 # Integers go to the engine in 64 bits, signed.
 MAX_INTEGER = 2**63 - 1
 
@@ -64,7 +60,7 @@ class RequestLimits:
     """The limits of one server."""
 
     table: Mapping[str, Limit]
-    max_schema_bytes: int
+    limits: Limits
     stop_token_ids: Collection[int]  # those that end every answer
 
     @classmethod
@@ -93,16 +89,17 @@ class RequestLimits:
             "prompt": Limit(limits.max_prompts, "prompts", "limits.max_prompts"),
             "stop": stops,
             "stop_sequences": stops,
-            "stop_token_ids": Limit(MAX_STOP_TOKEN_IDS, "token ids"),
-            "logit_bias": Limit(MAX_TOKEN_IDS, "token ids"),
-            "allowed_token_ids": Limit(MAX_TOKEN_IDS, "token ids"),
-            "logprob_token_ids": Limit(MAX_LOGPROB_TOKEN_IDS, "token ids"),
-            "bad_words": Limit(MAX_BAD_WORDS, "words"),
+            # These can't be raised by a key: vLLM has no room for more.
+            "stop_token_ids": Limit(limits.max_stop_token_ids, "token ids"),
+            "logit_bias": Limit(limits.max_biased_token_ids, "token ids"),
+            "allowed_token_ids": Limit(limits.max_biased_token_ids, "token ids"),
+            "logprob_token_ids": Limit(limits.max_logprob_token_ids, "token ids"),
+            "bad_words": Limit(limits.max_bad_words, "words"),
         }
         if max_logprobs >= 0:
             most = Limit(max_logprobs, key="engine.max_logprobs")
             table |= dict.fromkeys(("logprobs", "top_logprobs", "prompt_logprobs"), most)
-        return cls(table, limits.max_schema_bytes, frozenset(stop_token_ids))
+        return cls(table, limits, frozenset(stop_token_ids))
 
     def check(self, request: BaseModel) -> None:
         """
@@ -121,10 +118,10 @@ class RequestLimits:
             if value is not None and not _is_one_prompt(name, value):
                 limit.check(name, value)
         for name in ("stop", "stop_sequences", "bad_words"):
-            _check_words(name, fields.get(name))
+            _check_words(name, fields.get(name), self.limits.max_word_chars)
         self._check_stop_ids(fields)
         for name, schema in schemas_of(fields):
-            check_specification(name, schema, self.max_schema_bytes)
+            check_specification(name, schema, self.limits)
 
     def _check_stop_ids(self, fields: Mapping[str, Any]) -> None:
         """With min_tokens all of them are masked, and those of the model take room too."""
@@ -145,15 +142,15 @@ def _is_one_prompt(name: str, value: Any) -> bool:
     return name == "prompt" and isinstance(value, list) and bool(value) and type(value[0]) is int
 
 
-def _check_words(name: str, value: Any) -> None:
+def _check_words(name: str, value: Any, max_chars: int) -> None:
     words = [value] if isinstance(value, str) else value
     if not isinstance(words, list):
         return
     longest = max((len(word) for word in words if isinstance(word, str)), default=0)
-    if longest > MAX_WORD_CHARS:
+    if longest > max_chars:  # each is looked for in the answer again with every token
         raise RequestError(
-            f"{name} has a string of {longest} characters; at most {MAX_WORD_CHARS} are allowed, "
-            "so send a shorter one.",
+            f"{name} has a string of {longest} characters; at most {max_chars} are allowed "
+            "(limits.max_word_chars), so send a shorter one.",
             param=name,
         )
 

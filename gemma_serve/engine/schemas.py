@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
 from gemma_serve.chat.size import is_deeper
 from gemma_serve.errors import RequestError
 
-# Of objects and lists in a schema; those that programs write keep their parts in one flat `$defs`.
-MAX_SCHEMA_DEPTH = 32
-MAX_REGEX_CHARS = 4096
+if TYPE_CHECKING:
+    from gemma_serve.profile.schema import Limits
+
 _STRUCTURED = ("json", "regex", "choice", "grammar", "structural_tag")
 
 
@@ -38,30 +38,31 @@ def schemas_of(fields: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
             yield f"{name}.format", _schema_in(wanted) or _plain(wanted)
 
 
-def check_specification(name: str, value: Any, max_bytes: int) -> None:
+def check_specification(name: str, value: Any, limits: Limits) -> None:
     """
     Refuse what is too large or too deep to be made a grammar of.
 
     Raises:
         RequestError: with the field as `param`.
     """
-    if name == "structured_outputs.regex" and len(value) > MAX_REGEX_CHARS:
+    if name == "structured_outputs.regex" and len(value) > limits.max_regex_chars:
         raise RequestError(
-            f"{name} has {len(value)} characters; at most {MAX_REGEX_CHARS} are allowed, so send "
-            "a shorter one.",
+            f"{name} has {len(value)} characters; at most {limits.max_regex_chars} are allowed "
+            "(limits.max_regex_chars), so send a shorter one.",
             param=name,
         )
     size_bytes = _size_bytes(value)
-    if size_bytes > max_bytes:
+    if size_bytes > limits.max_schema_bytes:
         raise RequestError(
-            f"{name} has {size_bytes} bytes; at most {max_bytes} are allowed "
+            f"{name} has {size_bytes} bytes; at most {limits.max_schema_bytes} are allowed "
             "(limits.max_schema_bytes), so send a smaller one.",
             param=name,
         )
-    if is_deeper(_parsed(value), MAX_SCHEMA_DEPTH):
+    # Schemas that programs write keep their parts in one flat `$defs`.
+    if _is_deeper(value, limits.max_schema_depth):
         raise RequestError(
-            f"{name} is nested deeper than {MAX_SCHEMA_DEPTH} levels; send a flatter one, with "
-            "its parts in $defs.",
+            f"{name} is nested deeper than {limits.max_schema_depth} levels "
+            "(limits.max_schema_depth); send a flatter one, with its parts in $defs.",
             param=name,
         )
 
@@ -78,23 +79,16 @@ def _plain(value: Any) -> Any:
     return value.model_dump(warnings=False) if isinstance(value, BaseModel) else value
 
 
-def _parsed(value: Any) -> Any:
-    """The JSON in a string, if it is that: a structural tag, or a schema that was sent as text."""
-    if not isinstance(value, str):
-        return value
-    try:
-        return json.loads(value)
-    except ValueError:
-        return None
-    except RecursionError:
-        return _endless()
-
-
-def _endless() -> list[Any]:
-    value: list[Any] = []
-    for _ in range(MAX_SCHEMA_DEPTH + 1):
-        value = [value]
-    return value
+def _is_deeper(value: Any, levels: int) -> bool:
+    """Also of JSON in a string: a structural tag, or a schema that was sent as text."""
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except ValueError:
+            return False
+        except RecursionError:  # of a thousand levels; at most 256 may be allowed
+            return True
+    return is_deeper(value, levels)
 
 
 def _size_bytes(value: Any) -> int:

@@ -18,6 +18,10 @@ class Work(Protocol):
     def num_answer_tokens(self) -> int:
         """Tokens generated so far; all of them, once it is over, whatever has ended it."""
 
+    @property
+    def first_token_at_s(self) -> float | None:
+        """When the first of them came, by `time.time`; None if none has, or nothing is measured."""
+
 
 # Who is told of each prompt that the engine gets; the request's route puts that there.
 on_work: ContextVar[Callable[[Work], None] | None] = ContextVar("on_work", default=None)

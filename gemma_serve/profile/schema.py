@@ -2,30 +2,25 @@
 What a profile may say: every key, its type, its default and what it does.
 
 The descriptions are the one text behind `gemma-serve schema`, the editors' hints and the docs.
-Reading files, `extends` and line numbers are `load.py`'s business.
+`limits:` has a file of its own, `limits.py`. Reading files, `extends` and line numbers are
+`load.py`'s business.
 """
 
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from gemma_serve.profile.limits import Limits as Limits  # so that all sections are found here
+from gemma_serve.profile.section import PositiveInt, Section
 
 Port = Annotated[int, Field(ge=0, le=65535)]
-PositiveInt = Annotated[int, Field(ge=1)]
-PositiveSeconds = Annotated[float, Field(gt=0)]
-
 
 # vLLM would take 999 in one request.
 DEFAULT_IMAGES = 4
 MAX_BODY_BYTES = 4 * 1024 * 1024
 MAX_BODY_BYTES_WITH_IMAGES = 64 * 1024 * 1024
-
-
-class Section(BaseModel):
-    """A part of the profile: frozen, and an unknown key is a mistake."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, protected_namespaces=())
 
 
 class Chat(Section):
@@ -187,114 +182,6 @@ class Server(Section):
     playground: bool = Field(
         False,
         description="Serve the chat page at /playground. It loads without a key; its calls do not.",
-    )
-
-
-class Limits(Section):
-    """What the server takes on."""
-
-    max_connections: PositiveInt = Field(
-        2048, description="Open connections of each HTTP port; more wait to be accepted."
-    )
-    max_header_bytes: PositiveInt = Field(64 * 1024, description="Headers in all; more is 431.")
-    max_headers: PositiveInt = Field(100, description="Headers of one request; more is 431.")
-    max_url_bytes: PositiveInt = Field(8 * 1024, description="Longest URL; more is 414.")
-    max_chunks: PositiveInt = Field(65_536, description="Chunks of a chunked body; more is 413.")
-    header_timeout_s: PositiveSeconds = Field(
-        10.0, description="Seconds until the headers are whole, and of a TLS handshake; then 408."
-    )
-    body_timeout_s: PositiveSeconds = Field(
-        30.0, description="Seconds until the body is whole, beside those of its size; then 408."
-    )
-    min_body_bytes_per_s: PositiveInt = Field(
-        1024, description="Each so many bytes of a body give it one second more to arrive."
-    )
-    keep_alive_s: PositiveSeconds = Field(
-        75.0, description="Seconds that an idle connection is kept after an answer."
-    )
-    write_timeout_s: PositiveSeconds = Field(
-        60.0,
-        description="Seconds that a client may take nothing of its answer; then it has left (on "
-        "Linux).",
-    )
-    max_body_bytes: PositiveInt | None = Field(
-        None,
-        description="Largest request body; more is 413. Default: 4 MiB, and 64 MiB where requests "
-        "may carry images.",
-    )
-    max_held_bytes: PositiveInt = Field(
-        1024 * 1024 * 1024,
-        description="Bodies of all requests that arrive or are being answered; more is 503.",
-    )
-    max_json_depth: PositiveInt = Field(
-        64, description="Objects and lists within one another in a JSON body."
-    )
-    max_json_nodes: PositiveInt = Field(
-        50_000, description="Objects, lists, keys and strings of a JSON body."
-    )
-    max_queued_requests: PositiveInt | None = Field(
-        None,
-        description="Waiting and running sequences before 503 (vLLM: max_num_queued_reqs). "
-        "Default: three batches, so that two wait for each that runs.",
-    )
-    max_queued_tokens: PositiveInt | None = Field(
-        None,
-        description="Prompt tokens before their first token, before 503 (vLLM: "
-        "max_num_queued_tokens). Default: prefill rate x slo.ttft_ms where that is set, else none.",
-    )
-    max_wait_s: Annotated[float, Field(gt=0)] = Field(
-        30.0, description="Seconds that a request waits for a place in the batch before 503."
-    )
-    max_ttft_s: Annotated[float, Field(gt=0)] = Field(
-        120.0, description="Seconds to the first token of a stream before 504."
-    )
-    max_request_s: Annotated[float, Field(gt=0)] = Field(
-        600.0,
-        description="Seconds to the end of an answer before it is stopped, 504; clients may ask "
-        "for less.",
-    )
-    key_tokens_per_minute: PositiveInt | None = Field(
-        None, description="Prompt and answer tokens that one key may use in a minute before 429."
-    )
-    max_key_share: Annotated[float, Field(gt=0, le=1)] = Field(
-        0.9,
-        description="Share of the batch that one key may have where there are several, so that "
-        "the others' requests find a place at once.",
-    )
-    max_tokens: PositiveInt | None = Field(
-        None, description="Longest answer in tokens. Default: what is left of the context."
-    )
-    max_text_chars: PositiveInt = Field(
-        4 * 1024 * 1024, description="Characters of text in one request, before tokenising."
-    )
-    max_messages: PositiveInt = Field(2048, description="Messages in one request.")
-    max_tools: PositiveInt = Field(128, description="Tools in one request.")
-    max_parts: PositiveInt = Field(64, description="Parts in the content of one message.")
-    max_n: PositiveInt = Field(
-        128, description="Answers to one prompt (n); never more than engine.max_num_seqs."
-    )
-    max_prompts: PositiveInt = Field(128, description="Prompts in one completion request.")
-    max_stop_strings: PositiveInt = Field(
-        4, description="Stop strings in one request; clients of TensorRT-LLM may send more."
-    )
-    max_schema_bytes: PositiveInt = Field(
-        64 * 1024, description="Largest JSON Schema, choice or grammar of a request."
-    )
-    max_grammar_compile_s: Annotated[float, Field(gt=0, le=60)] = Field(
-        20.0,
-        description="Seconds of CPU that compiling one structured output may take; more is 400.",
-    )
-    drain_s: Annotated[float, Field(ge=0)] = Field(
-        30.0, description="Seconds that SIGTERM leaves to requests in flight."
-    )
-    stall_s: Annotated[float, Field(gt=0)] = Field(
-        15.0,
-        description="Seconds without a sign of life from the engine until /readyz is 503 stalled.",
-    )
-    wedge_s: Annotated[float, Field(gt=0)] = Field(
-        60.0,
-        description="Seconds without a sign of life until the engine counts as wedged: an incident "
-        "is written, and the server exits with 1 for its supervisor to start it again.",
     )
 
 

@@ -10,19 +10,15 @@ from typing import Any
 import httpx
 import pytest
 
-from gemma_serve.engine.request_limits import (
-    MAX_BAD_WORDS,
-    MAX_LOGPROB_TOKEN_IDS,
-    MAX_STOP_TOKEN_IDS,
-    MAX_TOKEN_IDS,
-    MAX_WORD_CHARS,
-)
-from gemma_serve.engine.schemas import MAX_REGEX_CHARS, MAX_SCHEMA_DEPTH
 from gemma_serve.profile.schema import Limits
 from tests.servers import Server
 
 JSON = {"content-type": "application/json"}
 LIMITS = Limits()
+MAX_STOP_TOKEN_IDS, MAX_TOKEN_IDS = LIMITS.max_stop_token_ids, LIMITS.max_biased_token_ids
+MAX_LOGPROB_TOKEN_IDS, MAX_BAD_WORDS = LIMITS.max_logprob_token_ids, LIMITS.max_bad_words
+MAX_WORD_CHARS, MAX_REGEX_CHARS = LIMITS.max_word_chars, LIMITS.max_regex_chars
+MAX_SCHEMA_DEPTH = LIMITS.max_schema_depth
 USER = {"role": "user", "content": "Hi"}
 CHAT, COMPLETIONS, RESPONSES = "/v1/chat/completions", "/v1/completions", "/v1/responses"
 MESSAGES, GENERATE, TOKENIZE = "/v1/messages", "/v2/models/tiny/generate", "/tokenize"
@@ -188,8 +184,8 @@ def test_sentences(http: httpx.Client) -> None:
     assert said == {
         "n": "n is 129; at most 128 are allowed (limits.max_n), so send less.",
         "ids": "allowed_token_ids has 2000 token ids; at most 1024 are allowed, so send less.",
-        "depth": "response_format is nested deeper than 32 levels; send a flatter one, with its "
-        "parts in $defs.",
+        "depth": "response_format is nested deeper than 32 levels (limits.max_schema_depth); send "
+        "a flatter one, with its parts in $defs.",
     }
 
 

@@ -15,6 +15,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.conftest import KEY, ORIGIN, OTHER_KEY
+from tests.listening import listeners
 from tests.servers import Server
 
 
@@ -76,6 +77,17 @@ def test_only_our_ports_listen(keyed_server: Server, metrics_port: int) -> None:
     # gRPC's own listens on IPv4 by IPv6's name for it.
     addresses = {ipaddress.ip_address(ip.removeprefix("::ffff:")) for ip, _ in listening}
     assert all(address.is_loopback for address in addresses), listening
+
+
+def test_ss_sees_only_our_ports(keyed_server: Server, metrics_port: int) -> None:
+    """`ss` sees our ports, the engine's own among others, over TCP and UDP, and all on loopback."""
+    found = listeners(keyed_server)
+    ours = {httpx.URL(keyed_server.base_url).port, metrics_port}
+    ours.add(int(keyed_server.grpc_address.rpartition(":")[2]))
+    assert ours <= {listener.port for listener in found}
+    # torch.distributed's store and gloo's pairs, which the engine makes for its workers.
+    assert {listener.process for listener in found if listener.port not in ours}, found
+    assert all(listener.is_on_loopback for listener in found), found
 
 
 # --- the prefix cache

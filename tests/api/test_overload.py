@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import os
@@ -11,7 +10,6 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +20,7 @@ from tritonclient.grpc import service_pb2_grpc
 
 from tests.api.kserve.bad_messages import message, tensor
 from tests.api.kserve.triton_clients import metric, wait_until
+from tests.faults.overload import Answer, Request, storm
 from tests.servers import Server, serving
 
 pytestmark = pytest.mark.engine
@@ -46,10 +45,17 @@ def keys_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
+def flights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What its flight recorder writes."""
+    return tmp_path_factory.mktemp("flights") / "flights.jsonl"
+
+
+@pytest.fixture(scope="module")
 def server(
     tiny_profile: Path,
     engine_slot: contextlib.ExitStack,
     keys_file: Path,
+    flights: Path,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Server:
     """A server of four places that takes twelve requests, and promises a TTFT."""
@@ -59,6 +65,7 @@ def server(
         f"server.api_keys_file={keys_file}",
         "server.grpc_port=0",
         "slo.ttft_ms=5000",
+        f"observability.flight_recorder={flights}",
     ]
     log = tmp_path_factory.mktemp("log") / "small.log"
     engine_slot.close()
@@ -67,39 +74,17 @@ def server(
     return started
 
 
-@dataclass(frozen=True)
-class Answer:
-    """What became of one request."""
-
-    path: str
-    status: int
-    seconds: float
-    headers: httpx.Headers
-    body: dict[str, Any]
-
-
-async def storm(server: Server, num_requests: int) -> list[Answer]:
+def of_one_key(server: Server, num_requests: int) -> list[Answer]:
     """Many requests of one key in one second, over all protocols in turn."""
-    limits = httpx.Limits(max_connections=num_requests)
+    paths = [list(ROUTES)[at % len(ROUTES)] for at in range(num_requests)]
     headers = {"x-api-key": NOISY}
-    async with httpx.AsyncClient(
-        base_url=server.base_url, timeout=60, limits=limits, headers=headers
-    ) as client:
-
-        async def ask(at: int) -> Answer:
-            path = list(ROUTES)[at % len(ROUTES)]
-            await asyncio.sleep(at / num_requests)
-            began_s = time.perf_counter()
-            answer = await client.post(path, json={"model": "tiny", **ROUTES[path]})
-            seconds = time.perf_counter() - began_s
-            return Answer(path, answer.status_code, seconds, answer.headers, answer.json())
-
-        return await asyncio.gather(*map(ask, range(num_requests)))
+    requests = [Request(path, headers, {"model": "tiny", **ROUTES[path]}) for path in paths]
+    return storm(server.base_url, requests)
 
 
-def test_ten_times_more_than_the_queue_takes(server: Server) -> None:
+def test_ten_times_more_than_the_queue_takes(server: Server, flights: Path) -> None:
     """The excess is refused at once and told when to retry; what was accepted is answered whole."""
-    answers = asyncio.run(storm(server, 10 * UNFINISHED))
+    answers = of_one_key(server, 10 * UNFINISHED)
     taken = [answer for answer in answers if answer.status == 200]
     refused = [answer for answer in answers if answer.status != 200]
     assert len(taken) >= UNFINISHED
@@ -126,6 +111,10 @@ def test_ten_times_more_than_the_queue_takes(server: Server) -> None:
     )
     wait_until(lambda: _info(server)["running_requests"] == 0, "nothing runs")
     assert metric(server, "gemma_serve_admission_waiting_requests") == 0
+    recorded = [json.loads(line) for line in flights.read_text().splitlines()]
+    reasons = Counter(line.get("reason") for line in recorded)
+    assert reasons == {"engine_overloaded": len(refused), None: len(taken)}
+    assert all(line["ttft_ms"] > 0 for line in recorded if "reason" not in line)
 
 
 def _info(server: Server) -> dict[str, Any]:
@@ -138,6 +127,10 @@ def test_limits_are_shown(server: Server) -> None:
     """/v1/info has the limits, and the prefill rate that the one of tokens follows from."""
     info = _info(server)
     assert (info["max_running_requests"], info["max_queued_requests"]) == (BATCH + 1, UNFINISHED)
+    assert info["max_running_requests_of_key"] == BATCH - 1
+    assert 1 <= info["max_running_requests_beside_others"] <= BATCH - 1
+    assert info["step_ms"] > 0  # measured before the server was ready, as there are two keys
+    assert info["step_ms_each"] >= 0
     assert info["prefill_tokens_per_s"] > 100
     assert info["max_queued_tokens"] == pytest.approx(info["prefill_tokens_per_s"] * 5, rel=0.01)
 
@@ -187,6 +180,8 @@ def test_a_noisy_key_does_not_take_the_others_place(server: Server) -> None:
         alone_s = statistics.median(_ttft_s(client) for _ in range(10))
         with noise(server) as statuses:
             wait_until(lambda: sum(statuses.values()) > 30, "the noise has begun")
+            for _ in range(20):  # a place is kept, also while nobody else asks for it
+                assert _info(server)["running_requests"] < BATCH
             beside_s = statistics.median(_ttft_s(client) for _ in range(10))
     assert statuses[200] > 0
     assert statuses.keys() <= {200, 429, 503}

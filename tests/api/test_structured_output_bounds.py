@@ -23,7 +23,7 @@ SEEN_S = 2.0
 GOOD = {"type": "object", "properties": {"on": {"type": "boolean"}}, "required": ["on"]}
 
 
-def _doubling(levels: int) -> dict[str, Any]:
+def doubling(levels: int) -> dict[str, Any]:
     """Each part twice the one below it: 2^levels alternatives when they are written out."""
     parts: dict[str, Any] = {"d0": {"type": "string", "maxLength": 9}}
     for level in range(1, levels + 1):
@@ -32,7 +32,8 @@ def _doubling(levels: int) -> dict[str, Any]:
     return {"$defs": parts, "$ref": f"#/$defs/d{levels}"}
 
 
-def _optional(count: int) -> dict[str, Any]:
+def optional(count: int) -> dict[str, Any]:
+    """An object of so many members, none of which it needs."""
     return {"type": "object", "properties": {f"p{i}": {"type": "string"} for i in range(count)}}
 
 
@@ -55,9 +56,9 @@ HEAVY: dict[str, dict[str, Any]] = {
     "maxLength 10^9": {"json": {"type": "string", "maxLength": 10**9}},
     "minItems 10^9": {"json": {"type": "array", "items": {"type": "integer"}, "minItems": 10**9}},
     "nested plus": {"regex": "(a+)+b"},
-    "doubling": {"json": _doubling(25)},
+    "doubling": {"json": doubling(25)},
     "5000 values": {"json": {"enum": [f"v{i}" for i in range(5000)]}},
-    "1000 optional": {"json": _optional(1000)},
+    "1000 optional": {"json": optional(1000)},
     "alternatives": {"regex": "(" + "|".join("a" * i for i in range(1, 85)) + ")*"},
     "ambiguous": {"grammar": 'root ::= s\ns ::= s s | "a" | ""'},
 }

@@ -94,6 +94,7 @@ def test_verdicts() -> None:
             await asked.check(job)
         for job, words in (
             (_json({"$ref": "#"}), "allows no answer"),
+            (_json({"anyOf": []}), "allows no value at all"),
             (Job("regex", "[^\\s\\S]"), "allows no answer"),
             (Job("regex", "("), "is not valid"),
             (Job("grammar", "root ::="), "is not valid"),

@@ -18,6 +18,7 @@ from gemma_serve.gemma.checkpoint import Checkpoint, read_checkpoint
 from gemma_serve.gemma.family import Generation
 from gemma_serve.profile.chain import packaged_names
 from gemma_serve.profile.load import load_profile
+from tests.engine.derive import checkpoint_of, derive
 from tests.engine.packaged import GOLDEN, MACHINES, golden_of, resolve_packaged
 from tests.tiny_gemma import TOKENIZER_CONFIG, train_tokenizer, write_json
 from tests.tiny_gemma4 import GEMMA_4_TOKENS
@@ -107,6 +108,17 @@ def test_what_is_judged_only_on_a_gpu(why: str, answers: Answers) -> None:
 def test_what_is_judged_here(number: int, answers: Answers) -> None:
     """A mistake in size, length, precision, quantisation or name would not pass the tests above."""
     assert JUDGED_HERE[number][2] in answers["here", str(number)]["refused"]
+
+
+def test_a_branch_is_not_pinned(tmp_path: Path) -> None:
+    """A branch may move as well as what no revision names; the commit that is here is told."""
+    model = "google/gemma-3-4b-it"
+    here = checkpoint_of(read_checkpoint(model, download=False).config, commit="c" * 40)
+    notes = derive(tmp_path, "h100", checkpoint=here, model=model, revision="main").notes
+    assert (
+        f"{model} at revision 'main' may change on the Hub between two starts; set revision to the "
+        f"commit that was tested ({'c' * 40} is on this machine)."
+    ) in notes
 
 
 def _cases() -> Iterator[tuple[tuple[str, str], dict[str, Any]]]:

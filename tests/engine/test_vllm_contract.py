@@ -48,6 +48,7 @@ from gemma_serve.errors import (
     UnavailableError,
 )
 from gemma_serve.gemma.family import REASONING_PARSERS, TOOL_CALL_PARSERS
+from gemma_serve.profile.schema import Limits
 
 # What engine/args.py and its siblings set, in the words of AsyncEngineArgs.
 ENGINE_ARGS = [
@@ -392,22 +393,29 @@ def test_grammars_are_compiled_as_we_compile_them() -> None:
         'separators = (",", ":") if self.disable_any_whitespace else None',
     ):
         assert call in backend
+    # It keeps what it has compiled, up to a bound that we set.
+    made = inspect.getsource(grammars.backend_xgrammar.XgrammarBackend)
+    assert "cache_limit_bytes=vllm.envs.VLLM_XGRAMMAR_CACHE_MB * 1024 * 1024" in made
+    assert "VLLM_XGRAMMAR_CACHE_MB: int = " in vllm_source("envs.py")
 
 
 def test_room_of_the_kernels() -> None:
     """More than these end the engine on a GPU, or are refused later."""
+    keys = Limits.model_json_schema()["properties"]
+    most = {key: value["maximum"] for key, value in keys.items() if "maximum" in value}
     biases = vllm_source("v1", "worker", "gpu", "sample", "logit_bias.py")
     for name, room in (
-        ("MAX_NUM_ALLOWED_TOKEN_IDS", request_limits.MAX_TOKEN_IDS),
-        ("MAX_NUM_LOGIT_BIAS_TOKENS", request_limits.MAX_TOKEN_IDS),
+        ("MAX_NUM_ALLOWED_TOKEN_IDS", most["max_biased_token_ids"]),
+        ("MAX_NUM_LOGIT_BIAS_TOKENS", most["max_biased_token_ids"]),
+        ("MAX_NUM_STOP_TOKEN_IDS", most["max_stop_token_ids"]),
         ("MAX_NUM_STOP_TOKEN_IDS", request_limits.MAX_STOP_TOKEN_IDS),
     ):
         assert f"{name} = {room}\n" in biases
     params = of_vllm("vllm:sampling_params")
-    assert params.MAX_LOGPROB_TOKEN_IDS == request_limits.MAX_LOGPROB_TOKEN_IDS
+    assert most["max_logprob_token_ids"] == params.MAX_LOGPROB_TOKEN_IDS
     envs = vllm_source("envs.py")
     assert "VLLM_MAX_STOP_STRINGS: int = 4\n" in envs
-    assert f"VLLM_MAX_NUM_BAD_WORDS: int = {request_limits.MAX_BAD_WORDS}\n" in envs
+    assert f"VLLM_MAX_NUM_BAD_WORDS: int = {most['max_bad_words']}\n" in envs
 
 
 # --- errors
@@ -547,6 +555,30 @@ def test_signs_of_life() -> None:
     )
     recorder.record(None, None)
     assert recorder.as_dict()["waiting"] == 0
+
+
+def test_step_times() -> None:
+    """A step's time is the shortest gap between tokens in it; steps with prompts do not count."""
+    stats = of_vllm("vllm.v1.metrics.stats:IterationStats")
+    schedulers = of_vllm("vllm.v1.metrics.stats:SchedulerStats")
+    kept = steps.Steps()
+    recorder = kept.recorder(None, 0)
+
+    def step(*gaps_s: float, num_running: int, num_prompt_tokens: int = 0) -> None:
+        iteration = stats()
+        iteration.inter_token_latencies_iter += gaps_s
+        iteration.prompt_token_stats.total = num_prompt_tokens
+        recorder.record(schedulers(num_running_reqs=num_running), iteration)
+
+    for _ in range(10):
+        step(0.05, num_running=1)
+        step(0.9, 0.06, num_running=2)  # one was put off for a while
+        step(0.06, num_running=0)  # the other has ended with it
+        step(num_running=1)
+        step(0.5, num_running=2)  # the other one's prompt takes several steps
+        step(0.5, num_running=2, num_prompt_tokens=7)
+    assert (kept.times.alone_s, kept.times.each_s) == pytest.approx((0.055, 0.005))
+    assert "self.inter_token_latencies_iter.append(itl)" in inspect.getsource(stats)
 
 
 def test_dead_engine() -> None:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from gemma_serve.api.admission.estimates import Estimates
+from gemma_serve.engine.step_times import StepTimes
 from gemma_serve.profile.schema import Limits, Slo
 
 # Waiting sequences for each that runs, where the profile names no number.
 QUEUE_PER_RUNNING = 2
+# Of what a key runs, so much may be before its first token: many prompts make one long step.
+BEGINNING_SHARE = 1 / 8
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,8 @@ class Capacity:
     max_num_batched_tokens: int
     prefill_tokens: Callable[[], int]  # prompt tokens that wait or are computed in the engine
     num_waiting: Callable[[], int]  # sequences in the engine that its last step had no place for
+    num_engines: int = 1  # replicas, each with steps of its own
+    step_times: StepTimes = field(default_factory=StepTimes)
 
     @property
     def num_ahead(self) -> int:
@@ -49,6 +54,23 @@ class Bounds:
         self.num_running_of_key = max(int(batch * self.limits.max_key_share), 1)
 
     @property
+    def num_running_beside_others(self) -> float:
+        """Sequences of one key while other keys send; more would lengthen their steps too much."""
+        return min(self._num_within_slowdown, self.num_running_of_key)
+
+    @property
+    def num_beginning_beside_others(self) -> float:
+        """Of those, the ones without a first token: their prompts come one after the other."""
+        return max(self._num_within_slowdown * BEGINNING_SHARE, 1)
+
+    @property
+    def _num_within_slowdown(self) -> float:
+        if self.capacity is None:
+            return math.inf
+        most = self.capacity.step_times.most_within(self.limits.max_key_slowdown)
+        return most * self.capacity.num_engines
+
+    @property
     def engine_is_full(self) -> bool:
         """Whether the engine has no place although the batch is not full: the KV cache is."""
         capacity = self.capacity
@@ -69,12 +91,21 @@ class Bounds:
     def as_dict(self) -> dict[str, Any]:
         """For /v1/info; what is without a limit is None."""
         tokens, rate = self.num_tokens, self.estimates.prefill_tokens_per_s.value
+        steps = self.capacity.step_times if self.capacity else StepTimes()
         return {
             "max_running_requests": _or_none(self.num_running),
+            "max_running_requests_of_key": _or_none(self.num_running_of_key),
+            "max_running_requests_beside_others": _or_none(self.num_running_beside_others),
             "max_queued_requests": _or_none(self.num_unfinished),
             "max_queued_tokens": _or_none(tokens),
             "prefill_tokens_per_s": None if rate is None else round(rate, 1),
+            "step_ms": _or_none_ms(steps.alone_s),
+            "step_ms_each": _or_none_ms(steps.each_s),  # with each further sequence
         }
+
+
+def _or_none_ms(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds * 1e3, 3)
 
 
 def _or_none(limit: float) -> int | None:

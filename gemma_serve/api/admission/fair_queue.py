@@ -8,9 +8,13 @@ import time
 from bisect import insort
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from gemma_serve.api.admission.demand import Demand
 from gemma_serve.api.admission.tenants import Tenant
+
+if TYPE_CHECKING:
+    from gemma_serve.api.admission.slot import Slot
 
 _arrivals = itertools.count()
 
@@ -27,9 +31,15 @@ class Ticket:
     turn: asyncio.Future[None]
     arrived_s: float = field(default_factory=time.monotonic)
     rank: tuple[int, int] = field(init=False)
+    slot: Slot | None = None  # once it runs
 
     def __post_init__(self) -> None:
         self.rank = (self.demand.priority, next(_arrivals))
+
+    @property
+    def is_beginning(self) -> bool:
+        """Whether it runs, or is about to, and has no first token yet."""
+        return self.slot is None or self.slot.is_beginning
 
 
 class FairQueue:

@@ -60,6 +60,9 @@ class Admission:
         metrics.ADMISSION_WAITING.set_function(lambda: self.queue.num_sequences)
         metrics.ADMISSION_MAX_REQUESTS.set(self.bounds.num_unfinished)
         metrics.ADMISSION_MAX_TOKENS.set_function(lambda: self.bounds.num_tokens)
+        metrics.ADMISSION_MAX_KEY_REQUESTS.set_function(
+            lambda: self.bounds.num_running_beside_others
+        )
 
     def close(self, refuse: Callable[[], GemmaServeError]) -> None:
         """Refuse all that wait, and whatever still comes: a place that falls free is nobody's."""
@@ -114,13 +117,14 @@ class Admission:
             raise refusals.late(demand.deadline.error())
         if tenant.bucket is not None and (wait_s := tenant.bucket.wait_s()):
             raise refusals.key_tokens(self.limits.key_tokens_per_minute, wait_s)
+        self.tenants.saw(tenant)
         ticket = self._ticket(demand, tenant)
         self.queue.add(ticket)
         self._run_waiting()
         if not ticket.turn.done():
             self._push_out()
             await self._wait(ticket)
-        slot = Slot(ticket, self.estimates, self._release)
+        slot = ticket.slot = Slot(ticket, self.estimates, self._release)
         self._slots.add(slot)
         return slot
 
@@ -229,6 +233,7 @@ class Admission:
                 ticket.turn.set_result(None)
                 self.num_running += ticket.num_sequences
                 ticket.tenant.num_running += ticket.num_sequences
+                ticket.tenant.beginning.add(ticket)
 
     def _look_again_later(self) -> None:
         if self._looks_again is None:
@@ -240,11 +245,23 @@ class Admission:
         self._run_waiting()
 
     def _may_run(self, ticket: Ticket) -> bool:
-        """Whether the request leaves room in the batch for other keys', where there are any."""
-        running = ticket.tenant.num_running
-        if running == 0 or not self.tenants.are_several:
+        """
+        Whether the request leaves other keys, where there are any, what is theirs: a place in the
+        batch, and while they send, steps and prefills that are not much longer for this key's.
+        """
+        tenant, bounds = ticket.tenant, self.bounds
+        if tenant.num_running == 0 or not self.tenants.are_several:
             return True
-        return running + ticket.num_sequences <= self.bounds.num_running_of_key
+        running = tenant.num_running + ticket.num_sequences
+        if not self.tenants.others_send(tenant):
+            return running <= bounds.num_running_of_key
+        if running > bounds.num_running_beside_others:
+            return False
+        beginning = tenant.num_beginning
+        if beginning and beginning + ticket.num_sequences > bounds.num_beginning_beside_others:
+            self._look_again_later()  # a first token comes without a word to us
+            return False
+        return True
 
     # --- out
 
@@ -256,6 +273,9 @@ class Admission:
         self._leave(slot.ticket)
 
     def _leave(self, ticket: Ticket) -> None:
+        tenant = ticket.tenant
         self.num_running -= ticket.num_sequences
-        ticket.tenant.num_running -= ticket.num_sequences
+        tenant.num_running -= ticket.num_sequences
+        tenant.beginning.discard(ticket)
+        self.tenants.saw(tenant)
         self._run_waiting()

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from types import TracebackType
 
+from gemma_serve import logs
 from gemma_serve.api.admission.estimates import Estimates
 from gemma_serve.api.admission.fair_queue import Ticket
 from gemma_serve.engine.work import Work
@@ -24,6 +25,7 @@ class Slot:
         self.num_preparing_tokens = ticket.num_tokens
         self.is_open = True
         self._works: list[Work] = []
+        self._ttft_s: float | None = None
 
     def __enter__(self) -> Slot:
         return self
@@ -39,12 +41,21 @@ class Slot:
             # Here, which every request comes through: those that were stopped or left, too.
             answer_tokens = sum(work.num_answer_tokens for work in self._works)
             self.ticket.tenant.used(generation_tokens=answer_tokens)
+            if (ttft_s := self.ttft_s) is not None:
+                logs.note(ttft_ms=round(ttft_s * 1e3, 1))
             self._release(self)
 
     @property
     def num_prefill_tokens(self) -> int:
         """Prompt tokens that are on their way to the engine, or there without a first token."""
         return self.num_preparing_tokens + sum(work.num_prefill_tokens for work in self._works)
+
+    @property
+    def is_beginning(self) -> bool:
+        """Whether its prefill is still to come, or not over, in any of its prompts."""
+        if self._ttft_s is not None:
+            return False
+        return not self._works or any(work.num_prefill_tokens for work in self._works)
 
     def tokenised(self, num_tokens: int) -> None:
         """One of the request's prompts has so many tokens."""
@@ -58,7 +69,16 @@ class Slot:
 
     def first_token(self) -> None:
         """The answer of a stream begins."""
+        self._ttft_s = time.monotonic() - self.ticket.arrived_s
         self.num_preparing_tokens = 0
         own_tokens = self.num_prompt_tokens or self.ticket.num_tokens
-        waited_s = time.monotonic() - self.ticket.arrived_s
-        self.estimates.saw_first_token(self.ticket.num_tokens_ahead + own_tokens, waited_s)
+        self.estimates.saw_first_token(self.ticket.num_tokens_ahead + own_tokens, self._ttft_s)
+
+    @property
+    def ttft_s(self) -> float | None:
+        """From the request's arrival to its first token, streamed or not; None if none came."""
+        if self._ttft_s is not None:
+            return self._ttft_s
+        came = [at_s for work in self._works if (at_s := work.first_token_at_s) is not None]
+        arrived_at_s = time.time() - time.monotonic() + self.ticket.arrived_s
+        return max(min(came) - arrived_at_s, 0.0) if came else None

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from gemma_serve import metrics
 from gemma_serve.api.keys import Key, KeyRing
 
+if TYPE_CHECKING:
+    from gemma_serve.api.admission.fair_queue import Ticket
+
 # A name is a label of four series; a keys file of thousands must not become thousands of series.
 MAX_LABELS = 64
+# For so long after its last request a key counts as one that sends.
+ACTIVE_S = 60.0
 
 
 class TokenBucket:
@@ -48,6 +55,13 @@ class Tenant:
     bucket: TokenBucket | None
     num_running: int = 0
     num_waiting: int = 0
+    beginning: set[Ticket] = field(default_factory=set)  # that run, the last known without a token
+
+    @property
+    def num_beginning(self) -> int:
+        """Its sequences that run and have no first token yet."""
+        self.beginning = {ticket for ticket in self.beginning if ticket.is_beginning}
+        return sum(ticket.num_sequences for ticket in self.beginning)
 
     def asked(self, outcome: str) -> None:
         """Count a request as taken or refused."""
@@ -70,6 +84,9 @@ class Tenants:
         self.keys, self.tokens_per_minute = keys, tokens_per_minute
         self._known: dict[str | None, Tenant] = {}
         self._labels: set[str] = set()
+        # The one that was active last, and the last one before that is another.
+        self._latest: tuple[Tenant | None, float] = (None, -math.inf)
+        self._latest_other_s = -math.inf
 
     @property
     def are_several(self) -> bool:
@@ -82,6 +99,21 @@ class Tenants:
         if (tenant := self._known.get(name)) is None:
             tenant = self._known[name] = Tenant(self._label(key), self._bucket(key))
         return tenant
+
+    def saw(self, tenant: Tenant) -> None:
+        """A request of this tenant has come, or has ended."""
+        if tenant.label is None:  # the warm-up's, or everybody's
+            return
+        latest, at_s = self._latest
+        if latest is not tenant:
+            self._latest_other_s = at_s
+        self._latest = tenant, asyncio.get_running_loop().time()
+
+    def others_send(self, tenant: Tenant) -> bool:
+        """Whether a request of another tenant has come, or has ended, within `ACTIVE_S`."""
+        latest, at_s = self._latest
+        other_s = self._latest_other_s if latest is tenant else at_s
+        return asyncio.get_running_loop().time() - other_s < ACTIVE_S
 
     def _bucket(self, key: Key | None) -> TokenBucket | None:
         if key is None or self.tokens_per_minute is None:

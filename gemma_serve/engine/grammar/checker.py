@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from gemma_serve.engine.grammar.process import (
     BUSY,
     CRASHED,
+    EMPTY,
     ENDLESS,
     INVALID,
     LAGGING,
@@ -144,6 +145,7 @@ class GrammarChecker:
             CRASHED: "can't be compiled; send a simpler one",
             LAGGING: f"takes more than {STEP_S * 1e3:g} ms a token to follow; send a simpler one",
             ENDLESS: "allows no answer at all; let its recursion end",
+            EMPTY: "allows no value at all; give it an alternative",
         }
         return f"The structured output of this request {sentences[fault]}."
 

@@ -19,7 +19,7 @@ import select
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import IO, Any
@@ -42,6 +42,7 @@ INVALID = "invalid"  # it can't be read
 SLOW = "slow"
 LARGE = "large"
 ENDLESS = "endless"  # no token may come next
+EMPTY = "empty"  # JSON that ends before it begins
 LAGGING = "lagging"  # it would hold up every step of the engine
 CRASHED = "crashed"
 BUSY = "busy"  # the machine had no time for it
@@ -102,21 +103,29 @@ def compiler(setup: Setup) -> Callable[[Job], Answer]:
             matcher = xgrammar.GrammarMatcher(
                 compiled, override_stop_tokens=setup.stop_token_ids or None
             )
-            return _followed(matcher, setup.vocab_size)
+            ends = setup.stop_token_ids if job.kind in ("json", "json_object") else ()
+            return _followed(matcher, setup.vocab_size, ends)
         except Exception as error:
             return _fault(error)
 
     return compile_job
 
 
-def _followed(matcher: Any, vocab_size: int) -> Answer:
-    """Let `NUM_STEPS` random tokens that it allows be the answer, and watch the time."""
+def _followed(matcher: Any, vocab_size: int, ends: Collection[int]) -> Answer:
+    """
+    Let `NUM_STEPS` random tokens that it allows be the answer, and watch the time.
+
+    Args:
+        matcher: Of the compiled grammar.
+        vocab_size: In tokens.
+        ends: Ids that end an answer and can't be all of it.
+    """
     import numpy as np
 
     picks = random.Random(0)  # noqa: S311  # the same answer each time, and no secret
     mask = np.empty((1, (vocab_size + 31) // 32), dtype=np.int32)
     spent_s = 0.0
-    for _ in range(NUM_STEPS):
+    for step in range(NUM_STEPS):
         mask.fill(-1)  # where every token may come next, it is left as it is
         began_s = time.process_time()
         matcher.fill_next_token_bitmask(mask, 0)
@@ -125,6 +134,8 @@ def _followed(matcher: Any, vocab_size: int) -> Answer:
         allowed = np.flatnonzero(bits)
         if not len(allowed):
             return {"fault": ENDLESS}
+        if step == 0 and len(allowed) <= len(ends) and set(allowed.tolist()) <= set(ends):
+            return {"fault": EMPTY}
         token_id = int(picks.choice(allowed))
         began_s = time.process_time()
         matcher.accept_token(token_id)

@@ -85,16 +85,19 @@ class Engine:
     @property
     def max_num_seqs(self) -> int:
         """Sequences that all replicas together run at once."""
-        config = self.client.vllm_config
-        batch: int = config.scheduler_config.max_num_seqs
-        return batch * int(config.parallel_config.data_parallel_size)
+        batch: int = self.client.vllm_config.scheduler_config.max_num_seqs
+        return batch * self.num_replicas
 
     @property
     def max_num_batched_tokens(self) -> int:
         """Tokens that all replicas together compute in one step."""
-        config = self.client.vllm_config
-        step: int = config.scheduler_config.max_num_batched_tokens
-        return step * int(config.parallel_config.data_parallel_size)
+        step: int = self.client.vllm_config.scheduler_config.max_num_batched_tokens
+        return step * self.num_replicas
+
+    @property
+    def num_replicas(self) -> int:
+        """Engine cores, each of which takes steps of its own."""
+        return int(self.client.vllm_config.parallel_config.data_parallel_size)
 
     def num_prefill_tokens(self) -> int:
         """Prompt tokens of all requests without a first token yet."""

@@ -8,27 +8,44 @@ from typing import Any
 
 from vllm.config import VllmConfig
 from vllm.v1.metrics.loggers import StatLoggerBase
-from vllm.v1.metrics.stats import SchedulerStats
+from vllm.v1.metrics.stats import IterationStats, SchedulerStats
+
+from gemma_serve.engine.step_times import StepTimes
 
 
 class StepRecorder(StatLoggerBase):  # type: ignore[misc]  # vllm is not typed for us
     """Keeps the time of one engine core's last step and what its scheduler held; once a step."""
 
-    def __init__(self, vllm_config: VllmConfig, engine_index: int = 0) -> None:  # noqa: ARG002
-        self.engine_index = engine_index
+    def __init__(
+        self,
+        vllm_config: VllmConfig,  # noqa: ARG002
+        engine_index: int = 0,
+        times: StepTimes | None = None,
+    ) -> None:
+        self.engine_index, self.times = engine_index, times or StepTimes()
         self.last_step_s = 0.0
         self.scheduler = SchedulerStats()
 
     def record(
         self,
         scheduler_stats: SchedulerStats | None,
-        iteration_stats: Any,  # noqa: ARG002
+        iteration_stats: IterationStats | None,
         mm_cache_stats: Any = None,  # noqa: ARG002
         engine_idx: int = 0,  # noqa: ARG002
     ) -> None:
         self.last_step_s = time.monotonic()
         if scheduler_stats is not None:
             self.scheduler = scheduler_stats
+            if iteration_stats is not None:
+                self._measure(iteration_stats)
+
+    def _measure(self, iteration: IterationStats) -> None:
+        """Keep how long the step took, by the engine core's own clock, if it computed no prompt."""
+        gaps_s = iteration.inter_token_latencies_iter  # of each sequence, since its last token
+        # Whoever runs without a token of this step is in the middle of its prompt.
+        has_prompt = iteration.num_prompt_tokens or self.scheduler.num_running_reqs > len(gaps_s)
+        if gaps_s and not has_prompt:
+            self.times.add(len(gaps_s), min(gaps_s))  # one that was put off has a longer gap
 
     def log_engine_initialized(self) -> None:
         pass
@@ -55,10 +72,11 @@ class Steps:
     """The recorders of all engine cores; none where the profile turns vLLM's statistics off."""
 
     recorders: list[StepRecorder] = field(default_factory=list)
+    times: StepTimes = field(default_factory=StepTimes)  # of all cores together
 
     def recorder(self, vllm_config: VllmConfig, engine_index: int) -> StepRecorder:
         """One more, as vLLM asks for its stat loggers."""
-        made = StepRecorder(vllm_config, engine_index)
+        made = StepRecorder(vllm_config, engine_index, self.times)
         self.recorders.append(made)
         return made
 

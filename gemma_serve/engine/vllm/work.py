@@ -24,6 +24,19 @@ class RequestWork:
         """Also of an answer that nobody has read."""
         return sum(state.detokenizer.num_output_tokens() for state in self.states)
 
+    @property
+    def first_token_at_s(self) -> float | None:
+        """As vLLM's own statistics have it, unless the profile turns them off."""
+        measured = (state.stats for state in self.states if state.stats is not None)
+        return min(
+            (
+                stats.arrival_time + stats.first_token_latency
+                for stats in measured
+                if stats.first_token_latency
+            ),
+            default=None,
+        )
+
 
 def work_of(processor: OutputProcessor, request_id: str) -> RequestWork:
     """The work of a request that vLLM has just taken, by vLLM's own id of it."""

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
-from gemma_serve.api.admission import Admission, Capacity, Demand
+from gemma_serve.api.admission import Admission, Capacity, Demand, Slot, tenants
+from gemma_serve.api.admission.gate import LOOK_AGAIN_S
 from gemma_serve.api.keys import Key, KeyRing
 from gemma_serve.engine.deadline import Deadline
+from gemma_serve.engine.step_times import StepTimes
 from gemma_serve.errors import DeadlineError, RateLimitError, UnavailableError
 from gemma_serve.profile.schema import Limits, Slo
 
@@ -25,6 +28,7 @@ class Work:
 
     num_prefill_tokens: int = 0
     num_answer_tokens: int = 0
+    first_token_at_s: float | None = None
 
 
 def gate(
@@ -35,11 +39,14 @@ def gate(
     keys: KeyRing | None = None,
     slo: Slo | None = None,
     prefill_tokens_per_s: float | None = None,
+    step_times: StepTimes | None = None,
     **limits: Any,
 ) -> Admission:
     """An open gate before an engine of this size, of which one sequence more is taken."""
     made = Admission(Limits(**limits), slo or Slo(), keys)
-    made.open(Capacity(max_num_seqs, 512, prefill_tokens, num_waiting), prefill_tokens_per_s)
+    times = step_times or StepTimes()
+    capacity = Capacity(max_num_seqs, 512, prefill_tokens, num_waiting, step_times=times)
+    made.open(capacity, prefill_tokens_per_s)
     return made
 
 
@@ -206,6 +213,124 @@ async def test_one_of_several_keys_leaves_room_in_the_batch() -> None:
         assert bob.done() == (admission is shared)
         for task in (*tasks, bob):
             task.cancel()
+
+
+def steps_of(alone_ms: float, each_ms: float) -> StepTimes:
+    """An engine whose step of one sequence takes so long, and so much longer with each more."""
+    times = StepTimes()
+    for num_sequences in (1, 9) * 10:
+        times.add(num_sequences, (alone_ms + (num_sequences - 1) * each_ms) / 1000)
+    return times
+
+
+def begin(task: asyncio.Task[Slot]) -> Slot:
+    """The slot of a request whose turn has come, with its prompt computed."""
+    slot = task.result()
+    slot.begun(Work())
+    return slot
+
+
+@running
+async def test_a_noisy_key_runs_less_while_another_sends() -> None:
+    """It has no more than lengthens a step by a quarter, until nobody else has sent for a while."""
+    admission = gate(20, keys=TWO_KEYS, step_times=steps_of(50, 4))  # 12.5 ms more are three
+    assert admission.as_dict()["max_running_requests_beside_others"] == 3
+    with await admission.enter(Demand(key=BOB)):
+        pass
+    anns = [asyncio.create_task(admission.enter(Demand(key=ANN))) for _ in range(30)]
+    for num_begun in (1, 2, 3):  # one after the other, as `test_a_noisy_key_begins_one_by_one`
+        await asyncio.sleep(2 * LOOK_AGAIN_S)
+        await settle()
+        assert admission.num_running == num_begun
+        begin(anns[num_begun - 1])
+    await asyncio.sleep(2 * LOOK_AGAIN_S)
+    assert admission.num_running == 3
+    with await asyncio.wait_for(admission.enter(Demand(key=BOB)), 0.01):  # at once
+        assert admission.num_running == 4
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tenants, "ACTIVE_S", 0.0)
+        with anns[0].result():
+            pass
+        await settle()
+        assert admission.num_running == 18  # all but the share that is kept for others
+    for task in anns:
+        task.cancel()
+
+
+@running
+async def test_a_noisy_key_begins_one_by_one() -> None:
+    """Beside others a key's next prompt waits for the first token of the one before."""
+    admission = gate(20, keys=TWO_KEYS, step_times=steps_of(50, 1))  # twelve may run, and 1.5 begin
+    with await admission.enter(Demand(key=BOB)):
+        pass
+    first, second = (asyncio.create_task(admission.enter(Demand(key=ANN))) for _ in range(2))
+    await settle()
+    slot, work = first.result(), Work(num_prefill_tokens=7)
+    slot.begun(work)
+    await asyncio.sleep(2 * LOOK_AGAIN_S)
+    assert not second.done()
+    assert (await asyncio.wait_for(admission.enter(Demand(key=BOB)), 0.01)).is_open
+    work.num_prefill_tokens = 0
+    await asyncio.sleep(2 * LOOK_AGAIN_S)
+    await settle()
+    assert second.done()
+    third = asyncio.create_task(admission.enter(Demand(key=ANN)))
+    await asyncio.sleep(2 * LOOK_AGAIN_S)
+    assert not third.done()
+    with second.result():  # it ends without any token
+        pass
+    await settle()
+    assert third.done()
+
+
+@running
+async def test_a_key_alone_has_the_batch() -> None:
+    """Without other keys, or without a request of theirs, steps may take as long as they do."""
+    for keys, expected in ((None, 22), (TWO_KEYS, 18)):
+        admission = gate(20, keys=keys, step_times=steps_of(50, 50))
+        tasks = [asyncio.create_task(admission.enter(Demand(key=ANN))) for _ in range(30)]
+        await settle()
+        assert admission.num_running == expected
+        for task in tasks:
+            task.cancel()
+
+
+@running
+async def test_a_request_of_many_answers_is_not_kept_waiting_for_ever() -> None:
+    """One that is more than a key may run beside others runs alone."""
+    admission = gate(20, keys=TWO_KEYS, step_times=steps_of(50, 50))
+    with await admission.enter(Demand(key=BOB)):
+        pass
+    one = await admission.enter(Demand(key=ANN))
+    many = asyncio.create_task(admission.enter(Demand(key=ANN, num_sequences=4)))
+    await settle()
+    assert not many.done()
+    with one:
+        pass
+    await settle()
+    with many.result():
+        assert admission.num_running == 4
+
+
+@running
+async def test_the_slowdown_is_the_profiles() -> None:
+    """limits.max_key_slowdown says how much longer; a large one bounds nothing."""
+    for slowdown, expected in ((1.5, 6), (1000.0, 18)):
+        admission = gate(20, keys=TWO_KEYS, step_times=steps_of(50, 4), max_key_slowdown=slowdown)
+        assert admission.bounds.num_running_beside_others == expected
+
+
+@running
+async def test_time_to_first_token() -> None:
+    """It is there when a stream's answer begins, and else when the engine has its first token."""
+    admission, work = gate(), Work()
+    with await admission.enter(Demand()) as slot:
+        slot.begun(work)
+        assert slot.ttft_s is None
+        work.first_token_at_s = time.time() + 2
+        assert slot.ttft_s == pytest.approx(2, abs=0.1)
+        slot.first_token()
+        assert slot.ttft_s < 1
 
 
 @running
