@@ -164,7 +164,7 @@ SAMPLED = frozenset({"temperature", "top_p", "num_return_sequences"})
 GUIDES = (b"a", b"(red|green)", b"[ab]+")
 # The one guide beside a type fits two of them.
 GUIDE_TYPES = {b"regex": True, b"json": True, b"json_schema": False, b"ebnf_grammar": False}
-ONLY_FALSE = frozenset({"return_context_logits", "return_generation_logits"})
+ONLY_FALSE = ("return_context_logits", "return_generation_logits")
 
 
 def _beside_tensorrt(name: str) -> dict[str, Any]:
