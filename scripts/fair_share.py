@@ -42,8 +42,11 @@ TIMEOUT_S = 120
 BACK_OFF_S = 0.05  # a noisy client does not honour Retry-After
 NOISE_BEGINS_S = 2.0
 RESAMPLES = 5000
+# Of the time, that the quiet key has a request open, if each came after the other.
+BUSY = 0.3
+NUM_CALIBRATING = 10
 # A quiet request that is sent so much later than planned says little of the server.
-MAX_LATE_SHARE = 0.1
+MAX_LATE_SHARE = 0.25
 
 
 # --- what is asked
@@ -142,8 +145,8 @@ async def _shout_until_told(
     statuses: Counter[str] = Counter()
     async with client_of(url, question.key) as client:
         shouting = [
-            asyncio.create_task(_shout(client, question, random.Random(at), statuses))  # noqa: S311
-            for at in range(num_clients)
+            asyncio.create_task(_shout(client, question, random.Random(), statuses))  # noqa: S311
+            for _ in range(num_clients)
         ]
         pipe.send("begun")
         await asyncio.to_thread(pipe.recv)
@@ -227,7 +230,7 @@ def main() -> int:
         os.nice(-10)  # the client is to be in time where it shares the cores with the server
     sides: dict[str, list[Block]] = {"alone": [], "beside": []}
     statuses: Counter[str] = Counter()
-    _quiet(options, seed=0)  # warm, and so that the key is known to send
+    options.rate = options.rate or BUSY / asyncio.run(_answer_s(options))
     for at in range(options.blocks):
         order = ("alone", "beside") if at % 2 == 0 else ("beside", "alone")
         for side in order:
@@ -261,10 +264,25 @@ def _exit_code(said: dict[str, Any]) -> int:
     return 0 if said["held"] else 1
 
 
-def _quiet(options: argparse.Namespace, seed: int) -> Block:
-    question = Question(
+def _quiet_question(options: argparse.Namespace) -> Question:
+    return Question(
         options.model, options.quiet_key, options.quiet_words, options.quiet_tokens, stream=True
     )
+
+
+async def _answer_s(options: argparse.Namespace) -> float:
+    """How long a quiet answer takes, one after the other, once the first are over."""
+    question, rng, took_s = _quiet_question(options), random.Random(), []  # noqa: S311
+    async with client_of(options.url, question.key) as client:
+        for _ in range(2 * NUM_CALIBRATING):
+            began_s = time.perf_counter()
+            await _ask(client, question.body(rng), Block())
+            took_s.append(time.perf_counter() - began_s)
+    return float(np.mean(took_s[NUM_CALIBRATING:]))
+
+
+def _quiet(options: argparse.Namespace, seed: int) -> Block:
+    question = _quiet_question(options)
     sending = quiet_block(options.url, question, num=options.requests, rate=options.rate, seed=seed)
     return asyncio.run(sending)
 
@@ -310,7 +328,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--bound", type=float, default=1.5, help="of the ratio")
     parser.add_argument("--blocks", type=int, default=4, help="of each side")
     parser.add_argument("--requests", type=int, default=100, help="of the quiet key, each block")
-    parser.add_argument("--rate", type=float, default=2.0, help="of the quiet key, a second")
+    parser.add_argument(
+        "--rate", type=float, help="of the quiet key, a second; default: busy 0.3 of the time"
+    )
     parser.add_argument("--quiet-words", type=int, default=64)
     parser.add_argument("--quiet-tokens", type=int, default=16)
     parser.add_argument("--clients", type=int, default=32, help="of the noisy key")

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from benchmarks.load.connection import Endpoint
 from benchmarks.load.null_server import NAME, Pace
 from benchmarks.load.runner import Progress, Sending, offer
+from benchmarks.machine import undisturbed
 from benchmarks.records import Item, Load, RequestRecord
 
 TOKENS = 128
@@ -71,8 +72,10 @@ async def _calibrate(
 ) -> Calibration:
     load = Load(mode="closed", concurrency=concurrency)
     items = [Item(n, TOKENS, prompt="x") for n in range(concurrency * ONES_PER_CLIENT)]
-    flood = await offer(_sending(fast), load, items, items[:concurrency])
-    calm = await offer(_sending(paced), load, items, items[:concurrency], on_progress=on_progress)
+    warm_up = items[:concurrency]
+    with undisturbed():  # as in a run
+        flood = await offer(_sending(fast), load, items, warm_up)
+        calm = await offer(_sending(paced), load, items, warm_up, on_progress=on_progress)
     done = [record for record in calm.records if record.phase == "measured" and record.chunks]
     ttft_ms = [(record.chunks[0].at_s - pace.ttft_s) * 1e3 for record in done]
     tpot_us = [(_tpot_s(record) - pace.itl_s) * 1e6 for record in done]

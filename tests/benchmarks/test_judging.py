@@ -44,7 +44,8 @@ def test_vllms_own_client_judges_ours(tiny_server: Server, tmp_path: Path) -> No
     assert said["schema"] == "gemma-bench-judge/2"
     assert list(record.tools) == ["vllm bench serve"]
     # All tokens of all requests, by both.
-    assert rows["output_tokens"].ours == rows["output_tokens"].theirs == REQUESTS * TOKENS
+    (tokens,) = rows["output_tokens"].pairs
+    assert tokens.ours == tokens.theirs == REQUESTS * TOKENS
     # One pair has no interval, and every figure is there of both.
     assert all(min(row.ours, row.theirs) > 0 and row.ci_low is None for row in record.rows)
     assert_same_work(tmp_path)

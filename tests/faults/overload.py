@@ -22,7 +22,8 @@ from tests.faults.ledger import End, Entry, end_of_answer, end_of_stream, judged
 from tests.faults.site import Scale, Site, site_of
 from tests.reliability.trends import Check
 
-QUEUE = 48  # the default for a batch of sixteen
+BATCH = 10
+QUEUE = 3 * BATCH  # the default
 TIMES, WITHIN_S = 10, 1.0
 REFUSED_S, IN_TESTS_S = 0.1, 5.0
 NUM_TOKENS = 48
@@ -140,7 +141,8 @@ def more_than_the_queue(profile: Path, directory: Path, scale: Scale) -> Figures
     The excess is refused at once, with the time to come back; what was accepted is answered whole;
     nothing is a 500.
     """
-    with site_of(profile, directory, f"limits.max_queued_requests={QUEUE}") as site:
+    small = (f"engine.max_num_seqs={BATCH}", f"limits.max_queued_requests={QUEUE}")
+    with site_of(profile, directory, *small) as site:
         before, rejected = site.finished(), site.value(REJECTIONS, reason="requests")
         requests = [_request(site, number) for number in range(TIMES * QUEUE)]
         answers = storm(site.url, requests)

@@ -29,14 +29,15 @@ def starts_fail(profile: Path, directory: Path, scale: Scale) -> Figures:
     A port that is taken, a profile with mistakes, a model whose weights are cut off: each start
     ends within seconds and with one sentence, and leaves nothing.
     """
+    directory.mkdir(parents=True)
+    mistakes = with_mistakes(profile, directory)
+    half = f"--set=model={with_half_weights(profile, directory)}"
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
+        port = f"--set=server.port={taken.getsockname()[1]}"
         found = {
-            "port is taken": refused_start([profile, f"--set=server.port={port}"], directory),
-            "profile has mistakes": refused_start([with_mistakes(profile, directory)], directory),
-            "weights are cut off": refused_start(
-                [profile, f"--set=model={with_half_weights(profile, directory)}"], directory
-            ),
+            "the port is taken": refused_start([profile, port], directory),
+            "the profile has mistakes": refused_start([mistakes], directory, says=f"{mistakes}:"),
+            "the weights are cut off": refused_start([profile, half], directory),
         }
     return in_time(found, scale)
 
@@ -83,12 +84,15 @@ def with_half_weights(profile: Path, directory: Path) -> Path:
     return copy
 
 
-def refused_start(words: Sequence[str | Path], directory: Path, **options: Any) -> Figures:
+def refused_start(
+    words: Sequence[str | Path], directory: Path, says: str = "gemma-serve: ", **options: Any
+) -> Figures:
     """Start what can't be started; hold the end to what is promised of a failed start."""
     found = ended_start(words, directory, **options)
     assert found["exit_code"] != 0, found
-    assert found["said"].startswith("gemma-serve: "), found
-    return found
+    assert found["said"].startswith(says), found
+    assert not found["has_stack"], found
+    return found | {"said": without_paths(found["said"])}
 
 
 def ended_start(
@@ -99,7 +103,7 @@ def ended_start(
     temporary: Path | None = None,
 ) -> Figures:
     """
-    A start and its end: the code, the seconds, the last line; nothing is left, and no stack shown.
+    A start and its end: the code, the seconds, the last line, a stack or none; nothing is left.
 
     Args:
         words: What follows `gemma-serve serve`.
@@ -122,9 +126,9 @@ def ended_start(
             code, took_s = command.ended(), time.monotonic() - began_s
         assert not list(temporary.rglob("gemma-serve*"))
     sink.drain()
-    assert "Traceback" not in command.output(), command.output()
     return {
         "exit_code": code,
         "exit_s": round(took_s, 1),
-        "said": without_paths(command.last_line()),
+        "said": command.last_line(),
+        "has_stack": "Traceback" in command.output(),
     }

@@ -37,7 +37,7 @@ def loaded_to_the_end(
         site.command.until(lambda: load.ledger.sent >= scale.requests, "requests")
         wait_for_all(site, load)
         ended = list(load.ledger.entries)
-        assert {entry.end for entry in ended} == {End.COMPLETED}, load.ledger.summary()
+        assert {entry.end for entry in ended} <= {End.COMPLETED}, load.ledger.summary()
         assert len(ended) <= site.finished() - before <= load.ledger.sent
         yield load
     lost = [entry for entry in load.ledger.lost() if not (may_break and entry.end is End.BROKEN)]

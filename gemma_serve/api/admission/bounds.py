@@ -13,8 +13,6 @@ from gemma_serve.profile.schema import Limits, Slo
 
 # Waiting sequences for each that runs, where the profile names no number.
 QUEUE_PER_RUNNING = 2
-# Of what a key runs, so much may be before its first token: many prompts make one long step.
-BEGINNING_SHARE = 1 / 8
 
 
 @dataclass(frozen=True)
@@ -56,15 +54,15 @@ class Bounds:
     @property
     def num_running_beside_others(self) -> float:
         """Sequences of one key while other keys send; more would lengthen their steps too much."""
-        return min(self._num_within_slowdown, self.num_running_of_key)
+        return min(self.num_step_tokens_beside_others, self.num_running_of_key)
 
     @property
-    def num_beginning_beside_others(self) -> float:
-        """Of those, the ones without a first token: their prompts come one after the other."""
-        return max(self._num_within_slowdown * BEGINNING_SHARE, 1)
+    def num_step_tokens_beside_others(self) -> float:
+        """
+        The tokens that one key may add to a step while other keys send.
 
-    @property
-    def _num_within_slowdown(self) -> float:
+        A sequence that generates is one, and a prompt that is computed as many as it has.
+        """
         if self.capacity is None:
             return math.inf
         most = self.capacity.step_times.most_within(self.limits.max_key_slowdown)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import math
 import time
 from bisect import insort
 from collections.abc import Iterator
@@ -37,9 +38,9 @@ class Ticket:
         self.rank = (self.demand.priority, next(_arrivals))
 
     @property
-    def is_beginning(self) -> bool:
-        """Whether it runs, or is about to, and has no first token yet."""
-        return self.slot is None or self.slot.is_beginning
+    def num_beginning_tokens(self) -> float:
+        """Of one that runs, prompt tokens without a first token; infinite until they are known."""
+        return math.inf if self.slot is None else self.slot.num_beginning_tokens
 
 
 class FairQueue:

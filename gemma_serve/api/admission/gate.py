@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -124,7 +125,9 @@ class Admission:
         if not ticket.turn.done():
             self._push_out()
             await self._wait(ticket)
-        slot = ticket.slot = Slot(ticket, self.estimates, self._release)
+        slot = ticket.slot = Slot(
+            ticket, self.estimates, begun=self._run_waiting, release=self._release
+        )
         self._slots.add(slot)
         return slot
 
@@ -247,7 +250,7 @@ class Admission:
     def _may_run(self, ticket: Ticket) -> bool:
         """
         Whether the request leaves other keys, where there are any, what is theirs: a place in the
-        batch, and while they send, steps and prefills that are not much longer for this key's.
+        batch, and while they send, steps that this key's sequences and prompts lengthen by little.
         """
         tenant, bounds = ticket.tenant, self.bounds
         if tenant.num_running == 0 or not self.tenants.are_several:
@@ -257,8 +260,8 @@ class Admission:
             return running <= bounds.num_running_of_key
         if running > bounds.num_running_beside_others:
             return False
-        beginning = tenant.num_beginning
-        if beginning and beginning + ticket.num_sequences > bounds.num_beginning_beside_others:
+        most = bounds.num_step_tokens_beside_others
+        if most < math.inf and tenant.num_beginning_tokens >= most:
             self._look_again_later()  # a first token comes without a word to us
             return False
         return True

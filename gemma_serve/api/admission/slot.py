@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from types import TracebackType
@@ -16,9 +17,15 @@ class Slot:
     """From a request's turn to the end of its answer; `with` gives the place back."""
 
     def __init__(
-        self, ticket: Ticket, estimates: Estimates, release: Callable[[Slot], None]
+        self,
+        ticket: Ticket,
+        estimates: Estimates,
+        *,
+        begun: Callable[[], None],
+        release: Callable[[Slot], None],
     ) -> None:
-        self.ticket, self.estimates, self._release = ticket, estimates, release
+        self.ticket, self.estimates = ticket, estimates
+        self._has_begun, self._release = begun, release
         self.began_s = time.monotonic()
         self.num_prompt_tokens = 0
         # Estimated, until the engine counts the request itself.
@@ -51,11 +58,11 @@ class Slot:
         return self.num_preparing_tokens + sum(work.num_prefill_tokens for work in self._works)
 
     @property
-    def is_beginning(self) -> bool:
-        """Whether its prefill is still to come, or not over, in any of its prompts."""
+    def num_beginning_tokens(self) -> float:
+        """Prompt tokens without a first token; infinite until the engine has the first prompt."""
         if self._ttft_s is not None:
-            return False
-        return not self._works or any(work.num_prefill_tokens for work in self._works)
+            return 0
+        return sum(work.num_prefill_tokens for work in self._works) if self._works else math.inf
 
     def tokenised(self, num_tokens: int) -> None:
         """One of the request's prompts has so many tokens."""
@@ -66,6 +73,7 @@ class Slot:
     def begun(self, work: Work) -> None:
         """The engine has got one of the request's prompts."""
         self._works.append(work)
+        self._has_begun()
 
     def first_token(self) -> None:
         """The answer of a stream begins."""

@@ -55,13 +55,14 @@ class Tenant:
     bucket: TokenBucket | None
     num_running: int = 0
     num_waiting: int = 0
-    beginning: set[Ticket] = field(default_factory=set)  # that run, the last known without a token
+    beginning: set[Ticket] = field(default_factory=set)  # that run, when last seen without a token
 
     @property
-    def num_beginning(self) -> int:
-        """Its sequences that run and have no first token yet."""
-        self.beginning = {ticket for ticket in self.beginning if ticket.is_beginning}
-        return sum(ticket.num_sequences for ticket in self.beginning)
+    def num_beginning_tokens(self) -> float:
+        """Prompt tokens of what runs without a first token; infinite where they are not known."""
+        tokens = {ticket: ticket.num_beginning_tokens for ticket in self.beginning}
+        self.beginning = {ticket for ticket, num_tokens in tokens.items() if num_tokens}
+        return sum(tokens.values())
 
     def asked(self, outcome: str) -> None:
         """Count a request as taken or refused."""

@@ -259,13 +259,14 @@ async def test_a_noisy_key_runs_less_while_another_sends() -> None:
 
 @running
 async def test_a_noisy_key_begins_one_by_one() -> None:
-    """Beside others a key's next prompt waits for the first token of the one before."""
-    admission = gate(20, keys=TWO_KEYS, step_times=steps_of(50, 1))  # twelve may run, and 1.5 begin
+    """Beside others a key's next prompt waits for the first token of a long one before."""
+    admission = gate(20, keys=TWO_KEYS, step_times=steps_of(50, 1))  # twelve tokens in a step
     with await admission.enter(Demand(key=BOB)):
         pass
     first, second = (asyncio.create_task(admission.enter(Demand(key=ANN))) for _ in range(2))
     await settle()
-    slot, work = first.result(), Work(num_prefill_tokens=7)
+    assert not second.done()  # nobody knows yet how long the first prompt is
+    slot, work = first.result(), Work(num_prefill_tokens=12)
     slot.begun(work)
     await asyncio.sleep(2 * LOOK_AGAIN_S)
     assert not second.done()
@@ -281,6 +282,23 @@ async def test_a_noisy_key_begins_one_by_one() -> None:
         pass
     await settle()
     assert third.done()
+
+
+@running
+async def test_short_prompts_begin_together() -> None:
+    """As many as one key may add tokens to a step, and the next as soon as one's are known."""
+    admission = gate(20, keys=TWO_KEYS, step_times=steps_of(50, 1))
+    with await admission.enter(Demand(key=BOB)):
+        pass
+    anns = [asyncio.create_task(admission.enter(Demand(key=ANN))) for _ in range(9)]
+    for num_begun in (1, 2, 3):
+        await settle()
+        assert admission.num_running == num_begun
+        anns[num_begun - 1].result().begun(Work(num_prefill_tokens=5))
+    await asyncio.sleep(2 * LOOK_AGAIN_S)
+    assert admission.num_running == 3  # of 15 tokens
+    for task in anns:
+        task.cancel()
 
 
 @running

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import queue
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,9 @@ pytestmark = pytest.mark.engine
 WAIT_S = 60
 # How many requests wait outside the engine, in the one queue, and how many are in it.
 WAITING = "gemma_serve_admission_waiting_requests"
+# Long enough that the next one's end is told apart on a busy machine.
+SHORT = {"text_input": PROMPTS[0], "max_new_tokens": 128, **GREEDY}
+LONG = {"text_input": PROMPTS[0], "max_new_tokens": 4000, "stream": True, **GREEDY}
 
 
 @pytest.fixture(scope="module")
@@ -65,35 +69,46 @@ def test_counters_of_a_model_that_nobody_asked(http: httpx.Client) -> None:
 
 
 def test_lower_priorities_overtake(client: Any, http: httpx.Client, server: Server) -> None:
-    """Of those that wait, the lower number runs first; none is triton.default_priority_level."""
-    answers: queue.Queue[Any] = queue.Queue()
-    client.start_stream(lambda result, error: answers.put((result, error)))
+    """
+    Of those that wait, the lower number runs first, over HTTP as over gRPC.
+
+    None is triton.default_priority_level.
+    """
+    ended: queue.Queue[str] = queue.Queue()
+
+    def ended_over_grpc(result: Any, error: Any) -> None:
+        ended.put(str(error) if error else result.get_response().id)
 
     def ask(id_: str, **options: Any) -> None:
-        values = {"text_input": PROMPTS[0], "max_new_tokens": 32, **GREEDY}
-        inputs = inputs_of(grpcclient, values)
+        inputs = inputs_of(grpcclient, SHORT)
         client.async_stream_infer("tiny", inputs, request_id=id_, **options)
 
-    long = {"text_input": PROMPTS[0], "max_new_tokens": 4000, "stream": True, **GREEDY}
-    with http.stream("POST", STREAM, json=long) as running_one:
-        lines = running_one.iter_lines()  # held, as its end would be the stream's
-        assert next(lines)
-        # One more is in the engine, so that the place is taken in the next step.
-        ask("in the engine")
-        wait_until(lambda: running(server) == 2, "one runs and one waits in the engine")
-        for number, (id_, options) in enumerate(
-            [("7", {"priority": 7}), ("none", {}), ("1", {"priority": 1})], start=1
-        ):
-            ask(id_, **options)
-            wait_until(lambda want=number: metric(server, WAITING) == want, f"{number} wait")
-    # The long one's client has left.
-    order = []
-    for _ in range(4):
-        result, error = answers.get(timeout=WAIT_S)
-        assert error is None, error
-        order.append(result.get_response().id)
+    def ask_over_http(id_: str, **options: Any) -> None:
+        answer = http.post(GENERATE, json={**SHORT, "id": id_, **options})
+        ended.put(answer.json().get("id", answer.text))
+
+    client.start_stream(ended_over_grpc)
+    with ThreadPoolExecutor(2) as clients:
+        with http.stream("POST", STREAM, json=LONG) as running_one:
+            lines = running_one.iter_lines()  # held, as its end would be the stream's
+            assert next(lines)
+            # One more is in the engine, so that the place is taken in the next step.
+            ask("in the engine", priority=1)  # or vLLM's own queue lets the next one overtake it
+            wait_until(lambda: running(server) == 2, "one runs and one waits in the engine")
+            waiting = [
+                lambda: ask("7", priority=7),
+                lambda: clients.submit(ask_over_http, "3", priority=3),
+                lambda: ask("none"),
+                lambda: clients.submit(ask_over_http, "1", priority=1),
+                lambda: ask("2", priority=2),
+            ]
+            for number, send in enumerate(waiting, start=1):
+                send()
+                wait_until(lambda want=number: metric(server, WAITING) == want, f"{number} wait")
+        # The long one's client has left.
+        order = [ended.get(timeout=WAIT_S) for _ in range(1 + len(waiting))]
     client.stop_stream()
-    assert order == ["in the engine", "1", "none", "7"]
+    assert order == ["in the engine", "1", "2", "3", "none", "7"]
 
 
 def test_the_requests_length_wins(http: httpx.Client, server: Server) -> None:
