@@ -107,8 +107,8 @@ def told_to_end(site: Site, scale: Scale) -> Figures:
     ) as load:
         stalled.post(PATH, ANSWER)
         stalled.read_until(b"data: ")
-        half.post(PATH, ANSWER, sent_share=0.5)
         site.command.until(lambda: waiting(site) >= NUM_WAITING, "a queue")
+        half.post(PATH, ANSWER, sent_share=0.5)
         with probing(site) as probes:
             site.command.process.terminate()
             told_s = time.monotonic()

@@ -23,7 +23,7 @@ def site(
 ) -> Site:
     """The server of all these faults."""
     engine_slot.close()
-    settings = ("server.grpc_port=0", "limits.body_timeout_s=10")
+    settings = ("server.grpc_port=0", "limits.body_timeout_s=20")
     return engine_slot.enter_context(site_of(profile, tmp_path_factory.mktemp("site"), *settings))
 
 
