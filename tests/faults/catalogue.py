@@ -60,6 +60,6 @@ ALONE = (
     Fault("F13", "ten times more than the queue takes", overload.more_than_the_queue),
     Fault("F14", "memory is limited", shortages.memory_is_limited),
     Fault("F14", "the clock jumps", shortages.clock_jumps),
-    Fault("F19", "starts and ends", cycles.starts_and_ends, bound_s=1800.0),
-    Fault("F20", "replicas are restarted", rolling.replicas_are_restarted, bound_s=3600.0),
+    Fault("F19", "starts and ends", cycles.starts_and_ends, bound_s=3600.0),
+    Fault("F20", "replicas are restarted", rolling.replicas_are_restarted, bound_s=5400.0),
 )
