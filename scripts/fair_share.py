@@ -273,11 +273,13 @@ def _quiet_question(options: argparse.Namespace) -> Question:
 async def _answer_s(options: argparse.Namespace) -> float:
     """How long a quiet answer takes, one after the other, once the first are over."""
     question, rng, took_s = _quiet_question(options), random.Random(), []  # noqa: S311
+    block = Block()
     async with client_of(options.url, question.key) as client:
         for _ in range(2 * NUM_CALIBRATING):
             began_s = time.perf_counter()
-            await _ask(client, question.body(rng), Block())
+            await _ask(client, question.body(rng), block)
             took_s.append(time.perf_counter() - began_s)
+    _check_answered(block, "before the first block")
     return float(np.mean(took_s[NUM_CALIBRATING:]))
 
 
@@ -309,7 +311,16 @@ def _wait_until_idle(options: argparse.Namespace) -> None:
         time.sleep(0.1)
 
 
+def _check_answered(block: Block, when: str) -> None:
+    if not block.ttfts_s:
+        sys.exit(
+            f"No quiet request was answered ({when}), by status: {dict(block.refused)}. "
+            "Look at the model's name and at the keys."
+        )
+
+
 def _print_block(side: str, block: Block) -> None:
+    _check_answered(block, side)
     p50, p99 = (np.percentile(block.ttfts_s, [50, 99]) * 1e3).round(1)
     print(f"{side}: p50 {p50} ms, p99 {p99} ms, refused {dict(block.refused)}", file=sys.stderr)
 

@@ -53,13 +53,13 @@ class Bounds:
 
     @property
     def num_running_beside_others(self) -> float:
-        """Sequences of one key while other keys send; more would lengthen their steps too much."""
+        """Sequences of a key beside a quieter one, whose steps more would lengthen too much."""
         return min(self.num_step_tokens_beside_others, self.num_running_of_key)
 
     @property
     def num_step_tokens_beside_others(self) -> float:
         """
-        The tokens that one key may add to a step while other keys send.
+        The tokens that one key may add to a step while a quieter one sends.
 
         A sequence that generates is one, and a prompt that is computed as many as it has.
         """

@@ -23,6 +23,9 @@ from gemma_serve.profile.schema import Limits, Slo
 
 # From this share of its queue on, a server calls itself overloaded.
 OVERLOADED_SHARE = 0.9
+# A key is noisy to one that has so many times fewer requests open. Those that ask for about as much
+# are in each other's way alike, and fill the batch together.
+NOISY = 2
 # How soon a full engine is looked at again: it tells nobody when it has a place.
 LOOK_AGAIN_S = 0.02
 
@@ -225,7 +228,7 @@ class Admission:
 
     def _run_waiting(self) -> None:
         """Give free places to those whose turn it is."""
-        while (ticket := next(filter(self._may_run, self.queue.heads()), None)) is not None:
+        while (ticket := self._next()) is not None:
             if self.num_running + ticket.num_sequences > self.bounds.num_running:
                 return
             if self.num_running and self.bounds.engine_is_full:
@@ -238,6 +241,14 @@ class Admission:
                 ticket.tenant.num_running += ticket.num_sequences
                 ticket.tenant.beginning.add(ticket)
 
+    def _next(self) -> Ticket | None:
+        """The first request that may run, in the order of turns."""
+        if not self.queue.num_tenants:
+            return None
+        least_open = self.tenants.least_open()
+        heads = self.queue.heads()
+        return next((ticket for ticket in heads if self._may_run(ticket, least_open)), None)
+
     def _look_again_later(self) -> None:
         if self._looks_again is None:
             loop = asyncio.get_running_loop()
@@ -247,16 +258,17 @@ class Admission:
         self._looks_again = None
         self._run_waiting()
 
-    def _may_run(self, ticket: Ticket) -> bool:
+    def _may_run(self, ticket: Ticket, least_open: float) -> bool:
         """
         Whether the request leaves other keys, where there are any, what is theirs: a place in the
-        batch, and while they send, steps that this key's sequences and prompts lengthen by little.
+        batch, and while a quieter one sends, steps that this key's sequences and prompts lengthen
+        by little.
         """
         tenant, bounds = ticket.tenant, self.bounds
         if tenant.num_running == 0 or not self.tenants.are_several:
             return True
         running = tenant.num_running + ticket.num_sequences
-        if not self.tenants.others_send(tenant):
+        if tenant.num_open < NOISY * least_open:
             return running <= bounds.num_running_of_key
         if running > bounds.num_running_beside_others:
             return False

@@ -58,6 +58,11 @@ class Tenant:
     beginning: set[Ticket] = field(default_factory=set)  # that run, when last seen without a token
 
     @property
+    def num_open(self) -> int:
+        """Sequences that run or wait: what the key asks for now."""
+        return self.num_running + self.num_waiting
+
+    @property
     def num_beginning_tokens(self) -> float:
         """Prompt tokens of what runs without a first token; infinite where they are not known."""
         tokens = {ticket: ticket.num_beginning_tokens for ticket in self.beginning}
@@ -85,9 +90,7 @@ class Tenants:
         self.keys, self.tokens_per_minute = keys, tokens_per_minute
         self._known: dict[str | None, Tenant] = {}
         self._labels: set[str] = set()
-        # The one that was active last, and the last one before that is another.
-        self._latest: tuple[Tenant | None, float] = (None, -math.inf)
-        self._latest_other_s = -math.inf
+        self._sending: dict[Tenant, float] = {}  # when each was last seen; the latest is the last
 
     @property
     def are_several(self) -> bool:
@@ -105,16 +108,18 @@ class Tenants:
         """A request of this tenant has come, or has ended."""
         if tenant.label is None:  # the warm-up's, or everybody's
             return
-        latest, at_s = self._latest
-        if latest is not tenant:
-            self._latest_other_s = at_s
-        self._latest = tenant, asyncio.get_running_loop().time()
+        self._sending.pop(tenant, None)
+        self._sending[tenant] = asyncio.get_running_loop().time()
 
-    def others_send(self, tenant: Tenant) -> bool:
-        """Whether a request of another tenant has come, or has ended, within `ACTIVE_S`."""
-        latest, at_s = self._latest
-        other_s = self._latest_other_s if latest is tenant else at_s
-        return asyncio.get_running_loop().time() - other_s < ACTIVE_S
+    def least_open(self) -> float:
+        """
+        How many sequences the key with the fewest has open, of those that send: 0 between two
+        requests of a key, as long as one has come, or has ended, within `ACTIVE_S`.
+        """
+        long_ago_s = asyncio.get_running_loop().time() - ACTIVE_S
+        while self._sending and next(iter(self._sending.values())) <= long_ago_s:
+            del self._sending[next(iter(self._sending))]
+        return min((tenant.num_open for tenant in self._sending), default=math.inf)
 
     def _bucket(self, key: Key | None) -> TokenBucket | None:
         if key is None or self.tokens_per_minute is None:

@@ -258,6 +258,40 @@ async def test_a_noisy_key_runs_less_while_another_sends() -> None:
 
 
 @running
+async def test_the_quieter_key_is_not_held() -> None:
+    """What holds a noisy key holds no key beside it that asks for less."""
+    admission = gate(20, keys=TWO_KEYS, step_times=steps_of(50, 4))
+    anns = [asyncio.create_task(admission.enter(Demand(key=ANN))) for _ in range(30)]
+    await settle()
+    bobs = [await asyncio.wait_for(admission.enter(Demand(key=BOB)), 0.01) for _ in range(3)]
+    assert admission.num_running == 18 + 3  # one more than the batch: the next waits in the engine
+    with anns[0].result(), anns[1].result():
+        pass
+    await settle()
+    assert admission.num_running == 16 + 3  # not refilled
+    for bob in bobs:
+        with bob:
+            pass
+    for task in anns:
+        task.cancel()
+
+
+@running
+async def test_keys_that_ask_for_as_much_fill_the_batch() -> None:
+    """Neither of two noisy keys is held for the other: both would wait in a batch that is empty."""
+    admission = gate(20, keys=TWO_KEYS, step_times=steps_of(50, 4))
+    tasks = [
+        asyncio.create_task(admission.enter(Demand(key=key)))
+        for _ in range(20)
+        for key in (ANN, BOB)
+    ]
+    await settle()
+    assert admission.num_running == 22
+    for task in tasks:
+        task.cancel()
+
+
+@running
 async def test_a_noisy_key_begins_one_by_one() -> None:
     """Beside others a key's next prompt waits for the first token of a long one before."""
     admission = gate(20, keys=TWO_KEYS, step_times=steps_of(50, 1))  # twelve tokens in a step
