@@ -109,6 +109,12 @@ def _model(context: Context) -> Derived:
             f"{profile.model}{at} may change on the Hub between two starts; set revision to the "
             f"commit that was tested{here}."
         )
+    elif path is None and checkpoint.commit not in (None, profile.revision):
+        yield (
+            f"{profile.model} is on this machine at commit {checkpoint.commit}, and the profile's "
+            f"revision {profile.revision} will be fetched; to serve what is here: "
+            f"--set revision={checkpoint.commit}."
+        )
     reason = "no Gemma needs code from its repository, and such code could do anything"
     yield Setting("trust_remote_code", False, DEFAULT, reason)
 

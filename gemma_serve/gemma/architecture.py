@@ -120,7 +120,7 @@ class Checkpoint:
     weight_bytes: int | None  # as stored
     generation_config: Mapping[str, Any] | None = None  # None: not known without fetching more
     added_tokens: Mapping[str, int] = field(default_factory=dict)  # empty: no tokenizer here
-    commit: str | None = None  # of a repository on the Hub; None: not known, or a directory
+    commit: str | None = None  # of the Hub's repository, the one that is here; None: not known
 
     @cached_property
     def family(self) -> Family | None:

@@ -53,6 +53,7 @@ def read_checkpoint(
         found = _from_directory(model, cached.parent, "hub cache")
         return _with_generation_config(found, revision) if download else found
     if facts := facts_for(model):
+        other = _cached(model, "config.json", None) if revision else None
         packaged = Checkpoint(
             model=model,
             path=None,
@@ -63,6 +64,7 @@ def read_checkpoint(
             quant_method=quantization_of(facts.config).get("quant_method"),
             weight_bytes=facts.weight_bytes,
             added_tokens=facts.added_tokens,
+            commit=other.parent.name if other else None,
         )
         return _with_generation_config(packaged, revision) if download else packaged
     if not download:

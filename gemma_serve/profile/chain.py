@@ -38,7 +38,7 @@ class Sources:
 
     def merged(self) -> Node:
         """What all layers say together."""
-        return reduce(merge, self.layers or [Node({}, Origin("default"))])
+        return reduce(_stacked, self.layers or [Node({}, Origin("default"))])
 
     def read_chain(self, name_or_path: str) -> None:
         """The file, what it extends, what that extends: base first in `layers` and `files`."""
@@ -111,6 +111,15 @@ class Sources:
         places = [None, *(display(path) for path in self.files), *self.options]
         unique = dict.fromkeys(mistakes)
         return sorted(unique, key=lambda m: (places.index(m.file), m.line or 0))
+
+
+def _stacked(base: Node, over: Node) -> Node:
+    """`over` on `base`, without the base's revision where `over` names another model."""
+    named, before = over.child("model"), base.child("model")
+    if named is not None and (before is None or named.value != before.value):
+        kept = {key: child for key, child in base.children() if key != "revision"}
+        base = Node(kept, base.origin)
+    return merge(base, over)
 
 
 def _without_claims(base: Node) -> Node:

@@ -280,7 +280,11 @@ class Profile(Section):
     )
     tensor_parallel_size: PositiveInt = Field(1, description="GPUs that share each layer.")
 
-    revision: str | None = Field(None, description="Branch, tag or commit of the checkpoint.")
+    revision: str | None = Field(
+        None,
+        description="Branch, tag or commit of the checkpoint. A profile that names another model "
+        "does not inherit it.",
+    )
     tokenizer: str | None = Field(None, description="Tokenizer of another repository or directory.")
     served_model_name: str | list[str] | None = Field(
         None, description="Name or names that clients use. Default: `model`."

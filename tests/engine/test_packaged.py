@@ -121,6 +121,17 @@ def test_a_branch_is_not_pinned(tmp_path: Path) -> None:
     ) in notes
 
 
+def test_another_commit_is_here(tmp_path: Path) -> None:
+    """What a start would fetch, although the model is here, is told with how to serve that."""
+    model, here, pinned = "google/gemma-3-4b-it", "c" * 40, "d" * 40
+    found = checkpoint_of(read_checkpoint(model, download=False).config, commit=here)
+    notes = derive(tmp_path, "h100", checkpoint=found, model=model, revision=pinned).notes
+    assert (
+        f"{model} is on this machine at commit {here}, and the profile's revision {pinned} will be "
+        f"fetched; to serve what is here: --set revision={here}."
+    ) in notes
+
+
 def _cases() -> Iterator[tuple[tuple[str, str], dict[str, Any]]]:
     for name in packaged_names():
         for machine in MACHINES:

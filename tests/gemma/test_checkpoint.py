@@ -67,6 +67,8 @@ def test_hub_cache_comes_before_the_facts(tmp_path: Path, monkeypatch: pytest.Mo
     assert (checkpoint.config_source, checkpoint.num_attention_heads) == ("hub cache", 2)
     assert (checkpoint.path, checkpoint.commit) == (None, "a" * 40)
     assert checkpoint.has_chat_template is None
+    pinned = read_checkpoint("google/gemma-3-4b-it", "b" * 40, download=False)
+    assert (pinned.config_source, pinned.commit) == ("packaged facts", "a" * 40)
 
 
 def test_facts_stand_in_for_a_config_that_is_not_here() -> None:

@@ -167,6 +167,20 @@ def test_where_a_base_ran_is_not_inherited(load):
     assert load("extends: gemma-3-270m").profile.meta.tested_on == []
 
 
+def test_a_revision_is_of_one_model(write):
+    """Who names another model, in a file or by --set, does not inherit the base's commit."""
+    base = write("model: a/b\nrevision: v1", "base.yaml")
+    same = write("extends: base.yaml\nmodel: a/b\ndtype: fp8", "same.yaml")
+    other = write("extends: base.yaml\nmodel: a/c", "other.yaml")
+    own = write("extends: base.yaml\nmodel: a/c\nrevision: v2", "own.yaml")
+    assert [load_profile(file).profile.revision for file in (base, same, other, own)] == [
+        *("v1", "v1", None, "v2")
+    ]
+    assert load_profile(base, ["model=a/c"]).profile.revision is None
+    assert load_profile(base, ["model=a/c", "revision=v3"]).profile.revision == "v3"
+    assert load_profile(base, ["revision=null"]).profile.revision is None
+
+
 def test_extends_cycle_names_the_chain(write):
     """A circle of extends is an error that names every file of it."""
     write("extends: c.yaml", "b.yaml")

@@ -55,6 +55,17 @@ def test_its_choices_have_reasons(name):
         assert any(line.startswith("# Parsers:") for line in comments)
 
 
+@pytest.mark.parametrize("name", packaged_names())
+def test_its_checkpoint_is_pinned(name):
+    """To a commit; but for what is embedded, and the two whose commit nobody could tell us."""
+    profile = load_profile(name).profile
+    unknown = {"gemma-2-9b-it-fp8", "gemma-3-4b-it-qat-q4_0"}
+    if name in unknown or profile.model.startswith("embedded/"):
+        assert profile.revision is None
+    else:
+        assert re.fullmatch("[0-9a-f]{40}", profile.revision)
+
+
 def test_every_official_size_has_two():
     """Each instruction-tuned size that the facts know, in bf16 and in FP8."""
     derived = re.compile(r"-qat-|^functiongemma|^translategemma")
