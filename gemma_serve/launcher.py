@@ -237,8 +237,8 @@ class Server:
         if self.state.admission.bounds.ttft_s is not None:
             num_tokens = min(engine.max_num_batched_tokens, engine.max_model_len // 4)
             rate = await measure_prefill(self.http.app, model, num_tokens)
-        if self.state.admission.tenants.are_several:
-            await measure_steps(self.http.app, model, engine.max_num_seqs)
+        if self.state.admission.tenants.has_keys:
+            await measure_steps(self.http.app, model, engine.max_num_seqs, engine.steps.times)
         capacity = Capacity(
             engine.max_num_seqs,
             engine.max_num_batched_tokens,

@@ -570,13 +570,14 @@ def test_step_times() -> None:
         iteration.prompt_token_stats.total = num_prompt_tokens
         recorder.record(schedulers(num_running_reqs=num_running), iteration)
 
-    for _ in range(10):
-        step(0.05, num_running=1)
-        step(0.9, 0.06, num_running=2)  # one was put off for a while
-        step(0.06, num_running=0)  # the other has ended with it
-        step(num_running=1)
-        step(0.5, num_running=2)  # the other one's prompt takes several steps
-        step(0.5, num_running=2, num_prompt_tokens=7)
+    with kept.times.round():
+        for _ in range(10):
+            step(0.05, num_running=1)
+            step(0.9, 0.06, num_running=2)  # one was put off for a while
+            step(0.06, num_running=0)  # the other has ended with it
+            step(num_running=1)
+            step(0.5, num_running=2)  # the other one's prompt takes several steps
+            step(0.5, num_running=2, num_prompt_tokens=7)
     assert (kept.times.alone_s, kept.times.each_s) == pytest.approx((0.055, 0.005))
     assert "self.inter_token_latencies_iter.append(itl)" in inspect.getsource(stats)
 

@@ -93,6 +93,11 @@ class Tenants:
         self._sending: dict[Tenant, float] = {}  # when each was last seen; the latest is the last
 
     @property
+    def has_keys(self) -> bool:
+        """Whether there are keys, of which a reload may make several."""
+        return self.keys is not None and self.keys.num_tenants > 0
+
+    @property
     def are_several(self) -> bool:
         """Whether there is anybody to leave room for."""
         return self.keys is not None and self.keys.num_tenants > 1

@@ -218,8 +218,9 @@ async def test_one_of_several_keys_leaves_room_in_the_batch() -> None:
 def steps_of(alone_ms: float, each_ms: float) -> StepTimes:
     """An engine whose step of one sequence takes so long, and so much longer with each more."""
     times = StepTimes()
-    for num_sequences in (1, 9) * 10:
-        times.add(num_sequences, (alone_ms + (num_sequences - 1) * each_ms) / 1000)
+    with times.round():
+        for num_sequences in (1, 9) * 10:
+            times.add(num_sequences, (alone_ms + (num_sequences - 1) * each_ms) / 1000)
     return times
 
 
