@@ -14,6 +14,7 @@ import functools
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any, cast
 
 import httptools
@@ -76,15 +77,18 @@ class NullServer(asyncio.Protocol):
             return
         try:
             asked = json.loads(self.body)
-            tokens = int(asked["max_tokens"])
-        except (ValueError, KeyError, TypeError):
+            # Chats have either name: OpenAI's newer one, as vLLM's client sends it, or the older.
+            tokens = int(asked.get("max_completion_tokens") or asked["max_tokens"])
+        except (ValueError, KeyError, TypeError, AttributeError):
             self._json({"error": {"message": "a JSON object with max_tokens is needed"}}, 400)
             return
         self._stream(asked, tokens, chat=b"chat" in self.url)
 
     def _json(self, content: Any, status: int = 200) -> None:
         body = json.dumps(content).encode()
-        head = f"HTTP/1.1 {status} X\r\nContent-Type: application/json\r\n"
+        head = (
+            f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\nContent-Type: application/json\r\n"
+        )
         self._write(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
 
     def _stream(self, asked: dict[str, Any], tokens: int, *, chat: bool) -> None:
