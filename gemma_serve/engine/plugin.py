@@ -5,7 +5,8 @@ vLLM's engine and workers are processes of their own; what they are busy with wh
 why they failed, stands only in their logs. The plugin turns those log records into events: one JSON
 line each, in the file that `GEMMA_SERVE_EVENTS` names. It also ties each process to the life of the
 one that started it, keeps torch's store from listening on every interface, lets other processes run
-while it waits, and has the process write its stacks beside the events when it is asked for them.
+while it waits, keeps a CPU from sorting vocabularies, and has the process write its stacks beside
+the events when it is asked for them.
 Without the variable it does nothing, so that another vLLM in the same environment is left alone.
 """
 
@@ -22,6 +23,7 @@ from multiprocessing import parent_process
 from pathlib import Path
 from typing import TextIO
 
+from gemma_serve.engine.cpu_sampling import sort_only_the_top_k
 from gemma_serve.engine.loopback_store import keep_on_loopback
 from gemma_serve.engine.processes import die_with_parent
 from gemma_serve.engine.waiting import sleep_instead_of_yielding
@@ -94,6 +96,7 @@ def register() -> None:
         die_with_parent()
         keep_on_loopback()
         sleep_instead_of_yielding()
+        sort_only_the_top_k()
         write_stacks_when_asked(stacks_file(path, os.getpid()))
         listen(path)
 

@@ -44,7 +44,8 @@ class StepTimes:
     @contextlib.contextmanager
     def round(self) -> Iterator[None]:
         """Learn from the steps within: some of one sequence, and some of several."""
-        self._steps = steps = []
+        steps: list[tuple[int, float]] = []
+        self._steps = steps
         try:
             yield
         finally:
