@@ -86,10 +86,8 @@ class NullServer(asyncio.Protocol):
 
     def _json(self, content: Any, status: int = 200) -> None:
         body = json.dumps(content).encode()
-        head = (
-            f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\nContent-Type: application/json\r\n"
-        )
-        self._write(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+        head = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\nContent-Length: {len(body)}\r\n"
+        self._write(f"{head}Content-Type: application/json\r\n\r\n".encode() + body)
 
     def _stream(self, asked: dict[str, Any], tokens: int, *, chat: bool) -> None:
         """Everything is written out now; only the times are to come."""

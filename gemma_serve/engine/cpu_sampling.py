@@ -23,14 +23,7 @@ NEVER = float("-inf")
 
 
 def sort_only_the_top_k() -> None:
-    """
-    Have this process of vLLM's look at the top k alone where requests name a k and a p.
-
-    Only where torch is built for a CPU: vLLM has kernels of its own for GPUs.
-    """
-    version = import_module("torch").version
-    if version.cuda is not None or version.hip is not None:
-        return
+    """Have this process of vLLM's look at the top k alone where requests name a k and a p."""
     sampler = import_module(MODULE)
     vllms = getattr(sampler, NAME)
     if not isinstance(vllms, partial):  # the plugin may be loaded twice

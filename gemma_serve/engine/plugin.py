@@ -19,6 +19,7 @@ import logging
 import os
 import signal
 import time
+from importlib import import_module
 from multiprocessing import parent_process
 from pathlib import Path
 from typing import TextIO
@@ -95,10 +96,21 @@ def register() -> None:
     if path and parent_process() is not None:
         die_with_parent()
         keep_on_loopback()
-        sleep_instead_of_yielding()
-        sort_only_the_top_k()
+        if computes_on_cpu():
+            sleep_instead_of_yielding()
+            sort_only_the_top_k()
         write_stacks_when_asked(stacks_file(path, os.getpid()))
         listen(path)
+
+
+def computes_on_cpu() -> bool:
+    """
+    Whether torch is built for a CPU.
+
+    vLLM has kernels of its own for sampling on GPUs, and beside one nobody has measured the sleep.
+    """
+    version = import_module("torch").version
+    return version.cuda is None and version.hip is None
 
 
 def stacks_file(events: str | Path, pid: int) -> Path:

@@ -14,7 +14,6 @@ from __future__ import annotations
 import os
 import threading
 import time
-from importlib import import_module
 
 # Measured on two cores. At 50 us each, the 270M lost 16 % of its tokens/s with 8 clients; at 500 us
 # the tiny model, whose steps take 3 ms, lost 11 % with 4.
@@ -25,14 +24,8 @@ NEW_WAIT_S = 400e-6
 
 
 def sleep_instead_of_yielding() -> None:
-    """
-    Have this process sleep where it would yield; vLLM calls it as `os.sched_yield`.
-
-    Only where torch is built for a CPU: beside a GPU nobody has measured it.
-    """
-    version = import_module("torch").version
-    if version.cuda is None and version.hip is None:
-        os.sched_yield = Sleep()
+    """Have this process sleep where it would yield; vLLM calls it as `os.sched_yield`."""
+    os.sched_yield = Sleep()
 
 
 class Sleep(threading.local):

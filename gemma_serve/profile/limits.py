@@ -93,7 +93,7 @@ class Limits(Section):
     max_key_slowdown: Annotated[float, Field(gt=1)] = Field(
         1.25,
         description="How many times longer the engine's steps may take for what one key runs, "
-        "while another sends that asks for less than half as much: fewer of its requests run at a "
+        "while another sends that asks for at most half as much: fewer of its requests run at a "
         "time then. A large number bounds nothing.",
     )
     # One request (`engine/request_limits.py`, `chat/prompts.py`).

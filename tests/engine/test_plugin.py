@@ -11,9 +11,11 @@ import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from gemma_serve.engine import plugin
 from gemma_serve.engine.plugin import (
     ENGINE_READY_PREFIX,
     EVENTS_VARIABLE,
@@ -23,6 +25,9 @@ from gemma_serve.engine.plugin import (
     listen,
     register,
 )
+
+EVERYWHERE = ("die_with_parent", "keep_on_loopback", "write_stacks_when_asked", "listen")
+ON_CPU = ("sleep_instead_of_yielding", "sort_only_the_top_k")
 
 # Enough of a marker to find the few files worth parsing; long ones are split across lines there.
 HINT_CHARS = 20
@@ -141,6 +146,30 @@ def test_register_elsewhere(
 
     assert len(vllm_logger.handlers) == 1
     assert vllm_logger.level == logging.ERROR
+
+
+@pytest.mark.parametrize(
+    ("version", "on_cpu"),
+    [
+        ({"cuda": None, "hip": None}, True),
+        ({"cuda": "13.0", "hip": None}, False),
+        ({"cuda": None, "hip": "6.4"}, False),
+    ],
+    ids=["cpu", "cuda", "rocm"],
+)
+def test_only_builds_for_a_cpu_are_changed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, version: dict[str, str | None], *, on_cpu: bool
+) -> None:
+    """Beside a GPU waiting and sampling stay what vLLM made them."""
+    torch = SimpleNamespace(version=SimpleNamespace(**version))
+    monkeypatch.setattr(plugin, "import_module", {"torch": torch}.__getitem__)
+    monkeypatch.setenv(plugin.EVENTS_VARIABLE, str(tmp_path / "events"))
+    monkeypatch.setattr(plugin, "parent_process", object)
+    done: list[str] = []
+    for name in EVERYWHERE + ON_CPU:
+        monkeypatch.setattr(plugin, name, lambda *_, name=name: done.append(name))
+    register()
+    assert set(done) == {*EVERYWHERE, *(ON_CPU if on_cpu else ())}
 
 
 def test_plugin_is_an_entry_point_that_costs_nothing() -> None:
